@@ -1,0 +1,44 @@
+# Every target sets itself up in .venv; running one again installs nothing twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint types rooms pytest bench soak clean
+
+help:  ## what each target does
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.examples: pyproject.toml setup.cfg constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smlt needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e '.[examples]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.examples
+	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+venv: $(VENV)/.dev  ## everything for development, in .venv
+
+demo: $(VENV)/.examples  ## train a small CNN on real handwritten digits, on two local workers
+	cd examples/digits && ../../$(BIN)/smlt train --workers 2
+
+test: lint types rooms pytest  ## all checks: ruff, mypy, import rules, pytest
+
+lint: $(VENV)/.dev  ## style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## mypy --strict
+	$(BIN)/mypy
+
+rooms: $(VENV)/.dev  ## which room may import which
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.dev  ## the tests alone
+	$(BIN)/python -m pytest
+
+clean:  ## forget the environment and what tools left
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,250 @@
+"""Where a job runs: a Backend is a launcher, stores and a price list; a new cloud implements these and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from smlt.core.catalog import Catalog
+from smlt.core.errors import ConfigError, nearest
+from smlt.core.storage import ChannelSpec, StoreSpec
+
+API_VERSION = (1, 0)
+"""Version of what a plugin implements: another major is refused, a newer minor warned about."""
+
+
+class BackendOptions(BaseModel):
+    """Typed `[backend]` options; a backend derives its own and gives each field a description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a backend allows.
+
+    Attributes:
+        max_workers: most functions at once.
+        memory_choices_mib: sizes on offer, ascending.
+        function_time_limit_s: the platform ends a function after this; None for never.
+        vcpus_at_hand: cores of the machine, for a backend that runs here.
+        beat_s: how often a worker reports and looks for orders.
+        orphan_grace_s: how long workers go on without a controller.
+        start_deadline_s: a function that has not reported by then has not started.
+    """
+
+    max_workers: int
+    memory_choices_mib: tuple[int, ...]
+    function_time_limit_s: float | None
+    vcpus_at_hand: int | None
+    beat_s: float
+    orphan_grace_s: float
+    start_deadline_s: float
+
+
+@dataclass(frozen=True)
+class RankSpec:
+    """All that a function needs to become one rank of a generation. Small, and without secrets.
+
+    Attributes:
+        run: name of the run.
+        generation, rank, world_size, incarnation: which worker this is; the incarnation counts launches of this rank.
+        controller_epoch: of the controller that launched it.
+        smlt_version: of the controller; a worker of another version refuses.
+        store: where the run's objects are.
+        channel: where gradients travel.
+        job: the JobSpec as plain data.
+        bundle: key of the task's files in the store; empty where the task travels as `task_payload`.
+        bundle_sha256: digest of the bundle.
+        task_payload: a pickled class, for a class defined in a notebook; local backends only.
+        resume_from: key of the checkpoint manifest to continue from; empty for a fresh start.
+        scratch: folder for unpacked files.
+        threads: threads that the worker's mathematics may use.
+        beat_s, orphan_grace_s: see `Limits`.
+        time_limit_s: the platform ends this function so long after its start; None for never.
+        memory_mib: memory of the function.
+    """
+
+    run: str
+    generation: int
+    rank: int
+    world_size: int
+    incarnation: int
+    controller_epoch: int
+    smlt_version: str
+    store: StoreSpec
+    channel: ChannelSpec
+    job: dict[str, Any]
+    bundle: str
+    bundle_sha256: str
+    task_payload: bytes
+    resume_from: str
+    scratch: str
+    threads: int
+    beat_s: float
+    orphan_grace_s: float
+    time_limit_s: float | None
+    memory_mib: int
+
+    @property
+    def label(self) -> str:
+        """A short name for logs and processes: `generation.rank.incarnation`."""
+        return f"{self.generation}.{self.rank}.{self.incarnation}"
+
+
+class Phase(Enum):
+    """Where a launched function is, as the platform sees it."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    ENDED = "ended"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class FunctionState:
+    """A function's phase; for an ended or lost one, `detail` says how (exit code, signal, time limit)."""
+
+    phase: Phase
+    detail: str = ""
+
+
+class Launcher(ABC):
+    """Starts, watches and stops functions. One per run and controller.
+
+    Contract, tested by `smlt.testing.BackendContract`:
+
+    * `launch` returns without waiting for the function to start; the function runs `smlt.core.worker.work(spec)`.
+    * `poll` never blocks for long and reports every handle asked for; ENDED means it returned, LOST that it was killed.
+    * `stop` ends a function now; stopping an ended one is no error.
+    * After `close` no function that this launcher started is left running.
+    * Foreign exceptions become `CloudError` or `JobFailed`, with a hint.
+    """
+
+    def launch(self, spec: RankSpec) -> str:
+        """Start a function for a rank; returns a handle."""
+        return self._do_launch(spec)
+
+    def poll(self, handles: Sequence[str]) -> Mapping[str, FunctionState]:
+        """The state of each handle."""
+        return self._do_poll(handles)
+
+    def stop(self, handle: str) -> None:
+        """End a function now."""
+        self._do_stop(handle)
+
+    def logs(self, handle: str) -> str:
+        """What the function printed, as far as the platform kept it."""
+        return self._do_logs(handle)
+
+    def close(self) -> None:
+        """Stop what still runs and release everything."""
+        self._do_close()
+
+    @abstractmethod
+    def _do_launch(self, spec: RankSpec) -> str: ...
+
+    @abstractmethod
+    def _do_poll(self, handles: Sequence[str]) -> Mapping[str, FunctionState]: ...
+
+    @abstractmethod
+    def _do_stop(self, handle: str) -> None: ...
+
+    def _do_logs(self, handle: str) -> str:
+        return ""
+
+    def _do_close(self) -> None:  # noqa: B027  many platforms keep nothing to release
+        pass
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """What a backend is told of a run when it makes a launcher or says where stores are.
+
+    Attributes:
+        run: name of the run.
+        runs_dir: the user's folder for runs; cloud backends keep only small things there.
+        preload: framework modules that warm functions import ahead, for example ("torch",).
+        threads: threads of one worker's mathematics.
+    """
+
+    run: str
+    runs_dir: Path
+    preload: tuple[str, ...] = ()
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One line of `smlt check`: what was tried, pass / fail / skipped, and the command or setting that mends it."""
+
+    name: str
+    status: str
+    detail: str
+    mend: str = ""
+
+
+OptionsT = TypeVar("OptionsT", bound=BackendOptions)
+
+
+class Backend(ABC, Generic[OptionsT]):
+    """One place where functions run. Made from validated options; makes nothing until asked."""
+
+    api_version: ClassVar[tuple[int, int]] = API_VERSION
+    Options: ClassVar[type[BackendOptions]] = BackendOptions
+
+    def __init__(self, name: str, options: OptionsT) -> None:
+        self.name = name
+        self.options = options
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What the platform and the options allow."""
+
+    @property
+    @abstractmethod
+    def catalog(self) -> Catalog:
+        """Prices, with source and date."""
+
+    @abstractmethod
+    def launcher(self, place: RunPlace) -> Launcher:
+        """A launcher for one run."""
+
+    @abstractmethod
+    def object_store(self, place: RunPlace) -> StoreSpec:
+        """Where the objects of one run are."""
+
+    @abstractmethod
+    def channels(self, place: RunPlace) -> Mapping[str, ChannelSpec]:
+        """The channels on offer for one run by their name in `[sync].channel`, the preferred one first."""
+
+    def channel(self, name: str, place: RunPlace) -> tuple[str, ChannelSpec]:
+        """The channel that the job names, or the preferred one for "auto"."""
+        offered = self.channels(place)
+        chosen = next(iter(offered)) if name == "auto" else name
+        if chosen not in offered:
+            raise ConfigError(
+                f"[sync].channel: backend {self.name!r} has no channel {name!r}", nearest(name, list(offered))
+            )
+        return chosen, offered[chosen]
+
+    def threads_for(self, workers: int) -> int:
+        """Threads of one worker's mathematics when so many workers run."""
+        cores = self.limits.vcpus_at_hand
+        return max(1, cores // workers) if cores else 1
+
+    def check(self) -> Sequence[CheckResult]:
+        """Whether a job could run here now; launches nothing."""
+        return ()
+
+    def clean(self, place: RunPlace) -> Sequence[str]:
+        """Remove what a run may have left outside its store; returns what was removed."""
+        del place
+        return ()

@@ -1,0 +1,103 @@
+"""PLANNER interface: from a job, its limits and what was observed, to an allocation that is predicted and priced."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from smlt.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Sync:
+    """How gradients are synchronised: mode, codec, channel, and the period of local SGD in steps."""
+
+    mode: str = "every_step"
+    codec: str = "fp32"
+    channel: str = "shared_memory"
+    period: int = 1
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A fleet: how many workers, how much memory each (MiB), and how they synchronise."""
+
+    workers: int
+    memory_mib: int
+    sync: Sync = field(default_factory=Sync)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one generation was seen to do: its allocation, seconds a step at the median, examples a step."""
+
+    allocation: Allocation
+    step_seconds: float
+    global_batch: int
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a planner plans for.
+
+    Attributes:
+        workers: the number the user fixed; None to choose.
+        max_workers: most workers that the user, the backend and the global batch allow.
+        memory_mib: the size the user fixed; None to choose.
+        memory_choices_mib: sizes that the backend offers, ascending.
+        vcpus_at_hand: cores of this machine for a local backend; None on a cloud.
+        global_batch: examples of the first step.
+        sync: the synchronisation that the job and the backend allow.
+        deadline_s, budget_usd: the limits, if any.
+    """
+
+    workers: int | None
+    max_workers: int
+    memory_mib: int | None
+    memory_choices_mib: tuple[int, ...]
+    vcpus_at_hand: int | None
+    global_batch: int
+    sync: Sync
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An allocation and why. `reason` is one sentence for the user."""
+
+    allocation: Allocation
+    reason: str
+
+
+class Planner(ABC):
+    """Chooses the fleet. Contract:
+
+    * `propose` is a pure function of its arguments and of earlier `observe` calls; it launches nothing.
+    * A value that the user fixed comes back unchanged; what cannot be met raises `ConfigError` before anything is spent.
+    """
+
+    def propose(self, request: PlanRequest) -> Plan:
+        """The plan for a request.
+
+        Raises:
+            ConfigError: the request contradicts itself or cannot be met.
+        """
+        if request.workers is not None and request.workers > request.max_workers:
+            raise ConfigError(
+                f"{request.workers} workers were asked for, at most {request.max_workers} are possible here",
+                "lower [workers].count, or raise [workers].max or [job].global_batch",
+            )
+        plan = self._do_propose(request)
+        if not 1 <= plan.allocation.workers <= request.max_workers:
+            raise ConfigError(
+                f"{type(self).__name__} proposed {plan.allocation.workers} workers, outside 1 to {request.max_workers}"
+            )
+        return plan
+
+    def observe(self, observation: Observation) -> None:
+        """Learn from a generation; a planner that does not learn ignores it."""
+        del observation
+
+    @abstractmethod
+    def _do_propose(self, request: PlanRequest) -> Plan: ...

@@ -1,0 +1,313 @@
+"""STORAGE interfaces, the paper's hybrid storage: a durable ObjectStore and a fast, ephemeral Channel.
+
+Contracts stand here; implementations live in `smlt.backends`. Bytes in, bytes out: what they mean is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from smlt.core.errors import ChannelError, ConfigError, CorruptObject, NotFound
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """Where an object store is, as data that travels to a worker. Holds no secret.
+
+    Attributes:
+        kind: the entry of `smlt.core.plugins.Registry.stores` that opens it.
+        url: its root, for example `file:///home/me/.smlt/runs/digits` or `s3://bucket/smlt/digits`.
+        options: what that kind needs beside the URL (endpoint, region).
+    """
+
+    kind: str
+    url: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object of a listing: its key, its size in bytes and its version tag."""
+
+    key: str
+    size: int
+    version: str
+
+
+class ObjectStore(ABC):
+    """Durable objects under string keys: code, data, checkpoints, the run log.
+
+    Contract, each sentence of it tested by `smlt.testing.ObjectStoreContract`:
+
+    * A read after a successful write sees that write, from any process.
+    * A write is atomic: a reader sees the old bytes or the new ones, never a mixture or a part.
+    * `put_if_absent` and `compare_and_swap` succeed for exactly one of several concurrent callers.
+    * Keys are relative, `/`-separated, without empty, `.` or `..` segments.
+    * A missing object raises `NotFound`; deleting a missing object is no error.
+    * Errors of the medium (disk full, denied, unreachable) raise `StorageError` with a hint.
+    * All methods may be called from several threads.
+    """
+
+    def put(self, key: str, data: Buffer) -> str:
+        """Write an object, replacing any other; returns its version tag."""
+        return self._do_put(_checked(key), data)
+
+    def put_if_absent(self, key: str, data: Buffer) -> str:
+        """Create an object; raises `AlreadyExists` if there is one."""
+        return self._do_put_if_absent(_checked(key), data)
+
+    def compare_and_swap(self, key: str, data: Buffer, version: str) -> str:
+        """Replace an object if it still has `version`; raises `Conflict` otherwise, `NotFound` if it is gone."""
+        return self._do_compare_and_swap(_checked(key), data, version)
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """The bytes of an object, or `length` of them from `start`; a range past the end is cut there."""
+        if start < 0 or (length is not None and length < 0):
+            raise ValueError(f"a range starts at 0 or later and is not negative: {start=}, {length=}")
+        return self._do_get(_checked(key), start, length)
+
+    def get_versioned(self, key: str) -> tuple[bytes, str]:
+        """The bytes of an object and the version tag that `compare_and_swap` wants."""
+        return self._do_get_versioned(_checked(key))
+
+    def get_verified(self, key: str, sha256: str) -> bytes:
+        """The bytes of an object; raises `CorruptObject` if their SHA-256 is not the one expected."""
+        data = self.get(key)
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise CorruptObject(f"{key} has SHA-256 {found[:16]}…, expected {sha256[:16]}…")
+        return data
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix`, in key order, however many."""
+        return self._do_list(prefix)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; a missing one is no error."""
+        self._do_delete(_checked(key))
+
+    def exists(self, key: str) -> bool:
+        """Whether the object is there now."""
+        try:
+            self._do_get(_checked(key), 0, 1)
+        except NotFound:
+            return False
+        return True
+
+    @abstractmethod
+    def _do_put(self, key: str, data: Buffer) -> str: ...
+
+    @abstractmethod
+    def _do_put_if_absent(self, key: str, data: Buffer) -> str: ...
+
+    @abstractmethod
+    def _do_compare_and_swap(self, key: str, data: Buffer, version: str) -> str: ...
+
+    @abstractmethod
+    def _do_get(self, key: str, start: int, length: int | None) -> bytes: ...
+
+    @abstractmethod
+    def _do_get_versioned(self, key: str) -> tuple[bytes, str]: ...
+
+    @abstractmethod
+    def _do_list(self, prefix: str) -> Iterator[ObjectInfo]: ...
+
+    @abstractmethod
+    def _do_delete(self, key: str) -> None: ...
+
+
+def _checked(key: str) -> str:
+    if not key or any(part in ("", ".", "..") for part in key.split("/")):
+        raise ConfigError(f"not an object key: {key!r}", "keys are relative, like 'checkpoints/7/manifest'")
+    return key
+
+
+@dataclass(frozen=True, order=True)
+class ChannelKey:
+    """The address of one value: written once, by `rank`, in one round of one generation.
+
+    A value of a dead round can never be mistaken for one of a living round, whatever its writer still does.
+    """
+
+    generation: int
+    round: int
+    step: int
+    piece: str
+    rank: int
+
+    def __str__(self) -> str:
+        return f"{self.generation}/{self.round}/{self.step}/{self.piece}/{self.rank}"
+
+
+@dataclass(frozen=True)
+class ChannelSpec:
+    """Where a channel is, as data that travels to a worker: its kind in the registry, its URL, its options."""
+
+    kind: str
+    url: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChannelCapabilities:
+    """What a channel can do, from which a collective chooses.
+
+    Attributes:
+        ranged: `get_into` can read a part of a value at no more cost than that part.
+        reduces: `reduce_into` is there: the store itself adds contributions up.
+        max_value_bytes: the largest value; None where only memory limits it.
+        latency_s: the time of one small request, for choosing a pattern and planning.
+    """
+
+    ranged: bool
+    reduces: bool
+    max_value_bytes: int | None
+    latency_s: float
+
+
+@dataclass
+class ChannelStats:
+    """Requests and payload bytes of this client, by verb; the ledger and the tests count with it."""
+
+    requests: dict[str, int] = field(default_factory=dict)
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    def count(self, verb: str, *, up: int = 0, down: int = 0) -> None:
+        """Note one request of `verb` that moved these payload bytes."""
+        self.requests[verb] = self.requests.get(verb, 0) + 1
+        self.bytes_up += up
+        self.bytes_down += down
+
+
+class Channel(ABC):
+    """Fast, ephemeral values between the ranks of one run: gradients and control.
+
+    Contract, each sentence of it tested by `smlt.testing.ChannelContract`:
+
+    * `put` publishes a value atomically and wakes whoever waits for it; it never waits for a reader.
+    * A key is written once; writing it again raises `ChannelError`.
+    * `get_into` waits until the value is there, for `timeout_s` at most, then raises `PeerLost`.
+    * Any number of ranks may read a value, any number of times, until its writer discards it.
+    * `allocate` gives memory to build values in: `put` of exactly one part that lies in it need not copy; that part
+      must then stay unchanged until it is discarded.
+    * After `close` every method raises `ChannelError`; what this client published may vanish.
+
+    One client belongs to one rank in one round and is used by one thread.
+    """
+
+    capabilities: ChannelCapabilities
+
+    def __init__(self) -> None:
+        self._stats = ChannelStats()
+        self._closed = False
+
+    def reserve(self, size_bytes: int) -> None:
+        """Make room for the most bytes this client will have published and allocated at once.
+
+        Raises:
+            ChannelError: the medium has no such room.
+        """
+        self._check_open()
+        self._do_reserve(size_bytes)
+
+    def allocate(self, size_bytes: int) -> memoryview:
+        """Writable memory of this size, zeroed, aligned to 64 bytes, from which `put` need not copy."""
+        self._check_open()
+        return self._do_allocate(size_bytes)
+
+    def put(self, key: ChannelKey, parts: Sequence[Buffer]) -> None:
+        """Publish the concatenation of `parts` under `key`."""
+        self._check_open()
+        size = sum(memoryview(part).nbytes for part in parts)
+        limit = self.capabilities.max_value_bytes
+        if limit is not None and size > limit:
+            raise ChannelError(f"a value of {size} bytes is over this channel's limit of {limit} bytes")
+        self._do_put(key, parts)
+        self._stats.count("put", up=size)
+
+    def get_into(self, key: ChannelKey, out: memoryview, *, timeout_s: float, offset: int = 0) -> int:
+        """Wait for a value and copy it, from `offset`, into `out`; returns how many bytes were copied.
+
+        A value shorter than `offset + len(out)` fills what it can; the caller checks the number.
+
+        Raises:
+            PeerLost: it did not come within `timeout_s`.
+        """
+        self._check_open()
+        copied = self._do_get_into(key, out, timeout_s, offset)
+        self._stats.count("get", down=copied)
+        return copied
+
+    def get(self, key: ChannelKey, *, timeout_s: float) -> bytes:
+        """Wait for a small value of unknown size and return it whole."""
+        self._check_open()
+        value = self._do_get(key, timeout_s)
+        self._stats.count("get", down=len(value))
+        return value
+
+    def view(self, key: ChannelKey, *, timeout_s: float) -> memoryview | None:
+        """Wait for a value and look at it in place, read-only; None where this channel cannot do so.
+
+        The view is valid until its writer discards the key.
+        """
+        self._check_open()
+        found = self._do_view(key, timeout_s)
+        if found is not None:
+            self._stats.count("get", down=found.nbytes)
+        return found
+
+    def discard(self, key: ChannelKey) -> None:
+        """Forget a value this client wrote; its memory may be used again. An unknown key is no error."""
+        self._check_open()
+        self._do_discard(key)
+
+    def stats(self) -> ChannelStats:
+        """What this client has asked of the channel so far."""
+        return self._stats
+
+    def close(self) -> None:
+        """Release connections and memory; closing twice is no error."""
+        if not self._closed:
+            self._closed = True
+            self._do_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ChannelError("the channel is closed")
+
+    def _do_reserve(self, size_bytes: int) -> None:  # noqa: B027  most channels keep nothing of their own
+        pass
+
+    def _do_allocate(self, size_bytes: int) -> memoryview:
+        return memoryview(bytearray(size_bytes))
+
+    def _do_view(self, key: ChannelKey, timeout_s: float) -> memoryview | None:
+        return None
+
+    @abstractmethod
+    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer]) -> None: ...
+
+    @abstractmethod
+    def _do_get_into(self, key: ChannelKey, out: memoryview, timeout_s: float, offset: int) -> int: ...
+
+    @abstractmethod
+    def _do_get(self, key: ChannelKey, timeout_s: float) -> bytes: ...
+
+    @abstractmethod
+    def _do_discard(self, key: ChannelKey) -> None: ...
+
+    @abstractmethod
+    def _do_close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Planners: each turns a job and its limits into an allocation."""
