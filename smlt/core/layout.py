@@ -1,0 +1,45 @@
+"""Where things lie in a run's object store: every key of a run is spelled here and nowhere else."""
+
+from __future__ import annotations
+
+RECORD = "run"
+CONTROL = "control"
+CODE = "code.zip"
+PREPARED = "data/prepared.safetensors"
+MODEL = "model.safetensors"
+BEST_MODEL = "best.safetensors"
+SUMMARY = "summary.json"
+EVENTS = "events.jsonl"
+LOG = "log/"
+CHECKPOINTS = "checkpoints/"
+MANIFEST = "manifest"
+
+
+def log_segment(number: int) -> str:
+    """Segment `number` of the run log, from 0."""
+    return f"{LOG}{number:08d}"
+
+
+def claim(generation: int, rank: int, incarnation: int) -> str:
+    """What the one process that may be this incarnation of a rank creates."""
+    return f"claims/{generation}/{rank}/{incarnation}"
+
+
+def mail(generation: int, rank: int, incarnation: int, number: int) -> str:
+    """Message `number` from a worker to the controller, from 0."""
+    return f"mail/{generation}/{rank}/{incarnation}/{number:08d}"
+
+
+def checkpoint(step: int) -> str:
+    """Folder of the checkpoint at the start of `step`."""
+    return f"{CHECKPOINTS}{step:09d}/"
+
+
+def manifest(step: int) -> str:
+    """The manifest that makes the checkpoint at `step` valid."""
+    return checkpoint(step) + MANIFEST
+
+
+def part(step: int, rank: int) -> str:
+    """One rank's part of the checkpoint at `step`."""
+    return f"{checkpoint(step)}part-{rank:05d}.safetensors"

@@ -1,0 +1,227 @@
+"""The append-only event log of a run, and the view of it that every display is derived from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from smlt.core import layout, wire
+from smlt.core.errors import AlreadyExists, NotFound, ProtocolError
+from smlt.core.storage import ObjectStore
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """Something that happened to a run.
+
+    Attributes:
+        time: seconds since the Unix epoch, by the controller's clock.
+        kind: one of `created, planned, state, launched, ready, round_opened, steps, evaluated, checkpointed, output,
+            exited, wish, failed, finished`.
+        data: plain data; which keys a kind has is said where `RunView` reads them.
+    """
+
+    time: float
+    kind: str
+    data: dict[str, Any]
+
+    def to_json(self) -> str:
+        """One line of `events.jsonl`."""
+        return json.dumps({"time": self.time, "kind": self.kind, **self.data}, default=str)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    events: tuple[RunEvent, ...]
+
+
+class RunLog:
+    """Writes a run's events as numbered objects; one writer at a time, who continues where the last one ended.
+
+    Args:
+        store: the run's object store.
+        clock: seconds since the Unix epoch.
+        listener: is told every event at once, before it is stored.
+    """
+
+    def __init__(
+        self, store: ObjectStore, clock: Callable[[], float], listener: Callable[[RunEvent], None] | None = None
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._listener = listener
+        self._pending: list[RunEvent] = []
+        self._next = sum(1 for _ in store.list(layout.LOG))
+
+    def append(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Note an event; it is durable after the next `flush`."""
+        event = RunEvent(self._clock(), kind, dict(data))
+        self._pending.append(event)
+        if self._listener:
+            self._listener(event)
+
+    def flush(self) -> None:
+        """Write what is pending as one segment."""
+        if not self._pending:
+            return
+        data = wire.pack(_Segment(tuple(self._pending)))
+        try:
+            self._store.put_if_absent(layout.log_segment(self._next), data)
+        except AlreadyExists as error:
+            raise ProtocolError(
+                "another controller writes this run's log", "only one `smlt train` or `smlt resume` may drive a run"
+            ) from error
+        self._next += 1
+        self._pending.clear()
+
+
+def read_events(store: ObjectStore, *, first_segment: int = 0) -> Iterator[tuple[int, RunEvent]]:
+    """Events with the number of their segment, from `first_segment` on; call again with the next number to follow."""
+    number = first_segment
+    while True:
+        try:
+            data = store.get(layout.log_segment(number))
+        except NotFound:
+            return
+        for event in wire.unpack(data, _Segment).events:
+            yield number, event
+        number += 1
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as its events tell it; `after` is a pure fold over them.
+
+    Attributes:
+        state: `planning, starting, running, handing_over, recovering, stopping`, then the final status.
+        step, total_steps, epoch, epochs: progress; epochs is None where the job counts steps.
+        loss: of the last step. metrics: of the last evaluation.
+        examples_per_s: over the last reported steps.
+        workers_up, workers_wanted: functions that are ready, and the allocation.
+        started, ended: Unix times; 0 where not yet.
+        deadline_s, budget_usd: the limits, if any.
+        spent_usd, function_s: by the ledger.
+        error: message and hint of a failure.
+    """
+
+    run: str = ""
+    backend: str = ""
+    task: str = ""
+    state: str = "planning"
+    stop_reason: str = ""
+    step: int = 0
+    total_steps: int = 0
+    epoch: int = 0
+    epochs: int | None = None
+    loss: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    evaluated_step: int = 0
+    examples_per_s: float = 0.0
+    workers_up: int = 0
+    workers_wanted: int = 0
+    started: float = 0.0
+    ended: float = 0.0
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    spent_usd: float = 0.0
+    function_s: float = 0.0
+    checkpoint_step: int | None = None
+    model_path: str = ""
+    error: str = ""
+
+    def after(self, event: RunEvent) -> RunView:
+        """The view once `event` has happened; an unknown kind changes nothing."""
+        fold = _FOLDS.get(event.kind)
+        return fold(self, event) if fold else self
+
+
+def view_of(store: ObjectStore) -> RunView:
+    """The view of a run from its whole log."""
+    view = RunView()
+    for _, event in read_events(store):
+        view = view.after(event)
+    return view
+
+
+def _created(view: RunView, event: RunEvent) -> RunView:
+    data = event.data
+    return replace(
+        view, run=data["run"], backend=data["backend"], task=data["task"], epochs=data["epochs"],
+        deadline_s=data["deadline_s"], budget_usd=data["budget_usd"], started=view.started or event.time,
+        state="planning", stop_reason="", ended=0.0, error="",
+    )  # fmt: skip
+
+
+def _planned(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, workers_wanted=event.data["allocation"]["workers"])
+
+
+def _state(view: RunView, event: RunEvent) -> RunView:
+    starting = event.data["state"] == "starting"
+    return replace(view, state=event.data["state"], workers_up=0 if starting else view.workers_up)
+
+
+def _ready(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, workers_up=view.workers_up + 1, total_steps=event.data["total_steps"])
+
+
+def _steps(view: RunView, event: RunEvent) -> RunView:
+    items = event.data["items"]
+    seconds = sum(item["seconds"] for item in items)
+    last = items[-1]
+    return replace(
+        view,
+        step=last["step"] + 1,
+        epoch=last["epoch"],
+        loss=last["loss"],
+        examples_per_s=sum(item["examples"] for item in items) / seconds if seconds else 0.0,
+    )
+
+
+def _evaluated(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, metrics=event.data["metrics"], evaluated_step=event.data["step"])
+
+
+def _checkpointed(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, checkpoint_step=event.data["step"])
+
+
+def _exited(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, workers_up=max(0, view.workers_up - 1))
+
+
+def _spent(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, spent_usd=event.data["usd"], function_s=event.data["function_s"])
+
+
+def _failed(view: RunView, event: RunEvent) -> RunView:
+    hint = event.data.get("hint")
+    return replace(view, error=event.data["message"] + (f"\n  hint: {hint}" if hint else ""))
+
+
+def _finished(view: RunView, event: RunEvent) -> RunView:
+    return replace(
+        view,
+        state=event.data["status"],
+        stop_reason=event.data["stop_reason"],
+        model_path=event.data.get("model_path", ""),
+        ended=event.time,
+        workers_up=0,
+    )
+
+
+_FOLDS: dict[str, Callable[[RunView, RunEvent], RunView]] = {
+    "created": _created,
+    "planned": _planned,
+    "state": _state,
+    "ready": _ready,
+    "steps": _steps,
+    "evaluated": _evaluated,
+    "checkpointed": _checkpointed,
+    "exited": _exited,
+    "spent": _spent,
+    "failed": _failed,
+    "finished": _finished,
+}

@@ -1,0 +1,61 @@
+"""What a run came to: the document that `smlt train -o json` prints and `summary.json` holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of a run. Other programs read this: a field is added, never renamed.
+
+    Attributes:
+        run: name of the run.
+        status: `succeeded`, `stopped` (by a limit), `failed` or `cancelled`.
+        stop_reason: `goal`, `target`, `deadline`, `budget`, `cancelled` or what failed.
+        steps, epochs: committed steps, and epochs begun.
+        metrics: `loss` is the last training loss; evaluation metrics under the names the task gave them.
+        wall_seconds: from the command to the end, over all sessions of the run.
+        step_seconds_p50: median over all steps.
+        cost_usd: `total` and its items.
+        handover_stall_seconds: one figure a hand-over.
+        weights_sha256: over the raw bytes of all parameters in name order.
+        state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.
+    """
+
+    run: str
+    status: str
+    stop_reason: str
+    backend: str
+    steps: int = 0
+    epochs: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    wall_seconds: float = 0.0
+    step_seconds_p50: float = 0.0
+    cost_usd: dict[str, float] = field(default_factory=lambda: {"total": 0.0})
+    generations: int = 0
+    handovers: int = 0
+    replacements: int = 0
+    handover_stall_seconds: tuple[float, ...] = ()
+    probes: int = 0
+    allocation: dict[str, Any] = field(default_factory=dict)
+    planner: str = ""
+    model_path: str = ""
+    weights_sha256: str = ""
+    state_sha256: str = ""
+    error: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The document, indented, keys in the order above."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Summary:
+        """The summary that `to_json` wrote; keys of a newer smlt are passed over."""
+        data = json.loads(text)
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        if "handover_stall_seconds" in known:
+            known["handover_stall_seconds"] = tuple(known["handover_stall_seconds"])
+        return cls(**known)
