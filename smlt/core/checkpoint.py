@@ -1,0 +1,185 @@
+"""State <-> safetensors in the object store: written in parts by all ranks, valid once its manifest is there, verified."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import numpy as np
+import xxhash
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from smlt.core import layout, wire
+from smlt.core.errors import AlreadyExists, CorruptObject, NotFound, ProtocolError, StorageError
+from smlt.core.sampler import Cursor
+from smlt.core.storage import ObjectStore
+from smlt.core.task import Array, State
+
+
+@dataclass(frozen=True)
+class Part:
+    """One object of a checkpoint, as its writer saw it."""
+
+    key: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What makes a checkpoint valid; written once, after all its parts.
+
+    Attributes:
+        cursor: where training goes on.
+        world_size: ranks that wrote it.
+        parts: by rank.
+        extra: the plain part of the state.
+        best: the best value of `[job].keep_best` so far.
+    """
+
+    cursor: Cursor
+    world_size: int
+    parts: tuple[Part, ...]
+    extra: dict[str, Any] = field(default_factory=dict)
+    best: float | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.size_bytes for part in self.parts)
+
+
+def names_of_part(arrays: Mapping[str, Array], rank: int, world_size: int) -> list[str]:
+    """The arrays that one rank writes: the largest first, each to the rank that has the least; the same everywhere."""
+    loads = [0] * world_size
+    mine = []
+    for name in sorted(arrays, key=lambda item: (-arrays[item].nbytes, item)):
+        target = min(range(world_size), key=lambda owner: (loads[owner], owner))
+        loads[target] += arrays[name].nbytes
+        if target == rank:
+            mine.append(name)
+    return sorted(mine)
+
+
+def write_part(store: ObjectStore, state: State, step: int, rank: int, world_size: int) -> Part:
+    """Write this rank's share of the state."""
+    names = names_of_part(state.arrays, rank, world_size)
+    data = save_safetensors({name: np.ascontiguousarray(state.arrays[name]) for name in names})
+    key = layout.part(step, rank)
+    store.put(key, data)
+    return Part(key, len(data), hashlib.sha256(data).hexdigest())
+
+
+def write_manifest(store: ObjectStore, manifest: Manifest) -> None:
+    """Make a checkpoint valid. Another rank or controller may have done so already, with the same content."""
+    try:
+        store.put_if_absent(layout.manifest(manifest.cursor.step), wire.pack(manifest))
+    except AlreadyExists:
+        return
+
+
+def valid_steps(store: ObjectStore) -> list[int]:
+    """Steps that have a manifest, ascending."""
+    keys = (info.key for info in store.list(layout.CHECKPOINTS))
+    return sorted(int(key.split("/")[1]) for key in keys if key.endswith("/" + layout.MANIFEST))
+
+
+def read_manifest(store: ObjectStore, key: str) -> Manifest:
+    """The manifest under this key."""
+    return wire.unpack(store.get(key), Manifest)
+
+
+def read_state(store: ObjectStore, manifest: Manifest) -> State:
+    """The state of a checkpoint, every part of it verified.
+
+    Raises:
+        NotFound, CorruptObject: a part is missing, or is not what was written.
+    """
+    arrays: dict[str, Array] = {}
+    for part in manifest.parts:
+        try:
+            arrays |= load_safetensors(store.get_verified(part.key, part.sha256))
+        except SafetensorError as error:
+            raise CorruptObject(f"{part.key} is no safetensors file: {error}") from error
+    return State(arrays, manifest.extra)
+
+
+def latest_manifest(store: ObjectStore) -> str:
+    """Key of the newest checkpoint that can be read whole; empty where there is none.
+
+    A checkpoint with a missing or torn part is passed over for the one before.
+    """
+    for step in reversed(valid_steps(store)):
+        key = layout.manifest(step)
+        try:
+            manifest = read_manifest(store, key)
+            for part in manifest.parts:
+                store.get_verified(part.key, part.sha256)
+        except (NotFound, CorruptObject, ProtocolError):
+            continue
+        return key
+    return ""
+
+
+def prune(store: ObjectStore, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints, manifest first, so that none is ever half valid."""
+    for step in valid_steps(store)[:-keep]:
+        keys = [info.key for info in store.list(layout.checkpoint(step))]
+        for key in sorted(keys, key=lambda item: not item.endswith(layout.MANIFEST)):
+            store.delete(key)
+
+
+def sha256_of(arrays: Mapping[str, Array], extra: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 over the raw bytes of arrays in name order, then over the plain part of a state, if any."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
+    if extra:
+        digest.update(_canonical(extra))
+    return digest.hexdigest()
+
+
+def xxh64_of(state: State) -> int:
+    """A quick digest of a state, never 0: for comparing ranks, not for storage."""
+    digest = xxhash.xxh64()
+    for name in sorted(state.arrays):
+        digest.update(np.ascontiguousarray(state.arrays[name]).reshape(-1).view(np.uint8))
+    digest.update(_canonical(state.extra))
+    return digest.intdigest() or 1
+
+
+def _canonical(value: Any) -> bytes:
+    def ordered(item: Any) -> Any:
+        if isinstance(item, Mapping):
+            return [[str(key), ordered(item[key])] for key in sorted(item, key=str)]
+        if isinstance(item, (list, tuple)):
+            return [ordered(inner) for inner in item]
+        return item
+
+    return bytes(msgpack.packb(ordered(value)))
+
+
+def write_arrays(
+    store: ObjectStore, key: str, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays as one safetensors object."""
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    store.put(key, save_safetensors(plain, metadata=dict(metadata or {})))
+
+
+def read_arrays(store: ObjectStore, key: str) -> dict[str, Array]:
+    """Read the arrays of one safetensors object."""
+    try:
+        return dict(load_safetensors(store.get(key)))
+    except SafetensorError as error:
+        raise StorageError(f"{key} is no safetensors file: {error}", "delete it and run again") from error
+
+
+def part_digest(parts: Sequence[bytes]) -> tuple[Part, ...]:
+    """The parts that all ranks reported, in rank order."""
+    return tuple(wire.unpack(part, Part) for part in parts)

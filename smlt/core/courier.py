@@ -1,0 +1,207 @@
+"""A worker's line to its controller: one thread that carries mail out, control in, and notices when nobody is there.
+
+The training thread only looks at memory; all waiting for the object store happens here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from smlt.core import layout, wire
+from smlt.core.backend import RankSpec
+from smlt.core.errors import NotFound, StorageError
+from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, StepRecord
+from smlt.core.storage import ObjectStore
+
+SILENT_BEAT_S = 0.5
+"""A beat goes out at least so often, also when there is nothing to say."""
+
+HARD_EXIT_FACTOR = 2.0
+"""A worker whose training thread does not react to a lost controller leaves the hard way after this many graces."""
+
+
+@dataclass
+class _Outbox:
+    """What has gathered for the next mail."""
+
+    ready: Ready | None = None
+    output: list[str] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    checkpoints: list[CheckpointDone] = field(default_factory=list)
+    failure: Failure | None = None
+    left: Left | None = None
+
+    def is_empty(self) -> bool:
+        return not any(
+            (self.ready, self.output, self.steps, self.evaluations, self.checkpoints, self.failure, self.left)
+        )
+
+
+class Courier:
+    """Carries one worker's mail.
+
+    Args:
+        store: the run's object store.
+        spec: whose mail.
+        clock: monotonic seconds.
+        leave: called where the process must end although its training thread does not react.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        spec: RankSpec,
+        clock: Callable[[], float],
+        leave: Callable[[int], None] = os._exit,
+    ) -> None:
+        self._store, self._spec, self._clock, self._leave = store, spec, clock, leave
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._stopping = threading.Event()
+        self._outbox = _Outbox()
+        self._sent = 0
+        self._phase, self._step, self._awaits = "starting", 0, -1
+        self._control = Control(epoch=spec.controller_epoch)
+        self._last_beat = (spec.controller_epoch, -1)
+        self._heard_at = clock()
+        self._mailed_at = clock() - SILENT_BEAT_S
+        self._thread = threading.Thread(target=self._run, name="smlt-courier", daemon=True)
+
+    def start(self) -> None:
+        """Begin to carry."""
+        self._thread.start()
+
+    @property
+    def control(self) -> Control:
+        """The newest word of the controller."""
+        return self._control
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether no controller has been heard of for longer than the grace."""
+        return self._clock() - self._heard_at > self._spec.orphan_grace_s
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another controller than the one that launched this worker is in charge."""
+        return self._control.epoch > self._spec.controller_epoch
+
+    def doing(self, phase: str, step: int, awaits: int = -1) -> None:
+        """Say what the worker is doing now."""
+        self._phase, self._step, self._awaits = phase, step, awaits
+
+    def print(self, text: str) -> None:
+        """A line that the task printed."""
+        with self._lock:
+            self._outbox.output.append(text)
+
+    def ready(self, ready: Ready) -> None:
+        """The worker waits for a round."""
+        with self._lock:
+            self._outbox.ready = ready
+        self._news.set()
+
+    def step(self, record: StepRecord) -> None:
+        """A step is committed; goes out with the next beat."""
+        with self._lock:
+            self._outbox.steps.append(record)
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """An evaluation is done."""
+        with self._lock:
+            self._outbox.evaluations.append(evaluation)
+
+    def checkpoint(self, done: CheckpointDone) -> None:
+        """A checkpoint is complete."""
+        with self._lock:
+            self._outbox.checkpoints.append(done)
+
+    def finish(self, *, left: Left | None = None, failure: Failure | None = None) -> None:
+        """Send the last word and all that has gathered, and end the thread."""
+        with self._lock:
+            self._outbox.left, self._outbox.failure = left, failure
+        self._stopping.set()
+        self._news.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._news.wait(self._spec.beat_s)
+            self._news.clear()
+            try:
+                self._listen()
+                self._send()
+            except StorageError:
+                continue  # the store is out of reach: what is pending stays; silence is judged by `orphaned`
+            finally:
+                self._watch()
+        self._send_last()
+
+    def _listen(self) -> None:
+        try:
+            control = wire.unpack(self._store.get(layout.CONTROL), Control)
+        except NotFound:
+            return
+        if control.epoch < self._control.epoch:
+            return
+        if (control.epoch, control.beat) != self._last_beat:
+            self._last_beat = (control.epoch, control.beat)
+            self._heard_at = self._clock()
+        self._control = control
+
+    def _send(self) -> None:
+        with self._lock:
+            if self._outbox.is_empty() and self._clock() - self._mailed_at < SILENT_BEAT_S:
+                return
+            outbox, self._outbox = self._outbox, _Outbox()
+        mail = Mail(
+            phase=self._phase,
+            step=self._step,
+            awaits=self._awaits,
+            ready=outbox.ready,
+            output=tuple(outbox.output),
+            steps=tuple(outbox.steps),
+            evaluations=tuple(outbox.evaluations),
+            checkpoints=tuple(outbox.checkpoints),
+            failure=outbox.failure,
+            left=outbox.left,
+        )
+        spec = self._spec
+        try:
+            self._store.put(layout.mail(spec.generation, spec.rank, spec.incarnation, self._sent), wire.pack(mail))
+        except StorageError:
+            self._take_back(outbox)
+            raise
+        self._sent += 1
+        self._mailed_at = self._clock()
+
+    def _take_back(self, outbox: _Outbox) -> None:
+        with self._lock:
+            newer = self._outbox
+            self._outbox = replace(
+                outbox,
+                output=outbox.output + newer.output,
+                steps=outbox.steps + newer.steps,
+                evaluations=outbox.evaluations + newer.evaluations,
+                checkpoints=outbox.checkpoints + newer.checkpoints,
+                ready=newer.ready or outbox.ready,
+                failure=newer.failure or outbox.failure,
+                left=newer.left or outbox.left,
+            )
+
+    def _send_last(self) -> None:
+        for _ in range(3):
+            try:
+                self._send()
+                return
+            except StorageError:
+                continue
+
+    def _watch(self) -> None:
+        silent_s = self._clock() - self._heard_at
+        if silent_s > self._spec.orphan_grace_s * HARD_EXIT_FACTOR + SILENT_BEAT_S:
+            self._leave(0)

@@ -1,0 +1,164 @@
+"""What workers and the controller say to each other through the run's object store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from smlt.core.task import TaskShape
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has built its task and waits for a round.
+
+    Attributes:
+        uuid: of this process; a platform's retry of the same incarnation has another one.
+        shape: of the task.
+        total_steps: of the whole job.
+        step: the step it would compute next.
+    """
+
+    uuid: str
+    shape: TaskShape
+    total_steps: int
+    step: int
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One committed step as one rank saw it; seconds by its own clock.
+
+    Attributes:
+        seconds: from the end of the step before (or the start of the round) to its end.
+        compute_s, sync_s, commit_s: forward and backward; synchronisation with its waiting; the optimizer.
+        examples: of the global batch.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    examples: int
+    seconds: float
+    compute_s: float
+    sync_s: float
+    commit_s: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of an evaluation after `step` committed steps."""
+
+    step: int
+    epoch: int
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CheckpointDone:
+    """A checkpoint is complete: its manifest is written."""
+
+    step: int
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a rank failed. `kind` is the error's class name; `traceback` is for the log."""
+
+    kind: str
+    message: str
+    hint: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """A worker's last word.
+
+    Attributes:
+        reason: `goal`, `target`, `ended`, `stopped`, `superseded` or `claim_lost`.
+        step, epoch: where it left.
+        weights_sha256, state_sha256: of rank 0's state where the job's goal was reached.
+    """
+
+    reason: str
+    step: int = 0
+    epoch: int = 0
+    weights_sha256: str = ""
+    state_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Mail:
+    """One message from a worker: a beat, and what has gathered since the last one, in this order.
+
+    Attributes:
+        phase: what the worker is doing: `starting, building, ready, computing, waiting, committing, evaluating, saving,
+            leaving`.
+        step: where it is.
+        awaits: the rank it waits for, -1 for none.
+    """
+
+    phase: str
+    step: int
+    awaits: int = -1
+    ready: Ready | None = None
+    output: tuple[str, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    checkpoints: tuple[CheckpointDone, ...] = ()
+    failure: Failure | None = None
+    left: Left | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """A fixed membership within a generation: the uuid of each rank's process, in rank order."""
+
+    generation: int
+    number: int
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Control:
+    """The control record: the controller's one word to all workers, replaced as a whole by compare-and-swap.
+
+    Attributes:
+        epoch: which controller; a worker obeys the highest it has seen.
+        beat: grows as long as the controller lives.
+        round: the round that is open, if any.
+        wish: why the generation shall end at an agreed step; empty for no wish.
+        stop_now: workers leave at once, without a checkpoint.
+        closed: the run has no controller and wants none: it is over.
+    """
+
+    epoch: int
+    beat: int = 0
+    round: Round | None = None
+    wish: str = ""
+    stop_now: bool = False
+    closed: bool = False
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run is, written once when it is made.
+
+    Attributes:
+        name: of the run.
+        task: label of the task.
+        backend: its name.
+        smlt_version: that made it.
+        created: seconds since the Unix epoch.
+        job: the JobSpec as plain data.
+    """
+
+    name: str
+    task: str
+    backend: str
+    smlt_version: str
+    created: float
+    job: dict[str, object] = field(default_factory=dict)
