@@ -1,0 +1,1 @@
+"""The local backend: functions are processes of this machine."""

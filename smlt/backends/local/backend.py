@@ -1,0 +1,102 @@
+"""The local backend: plain processes, a folder as the object store, shared memory between ranks; no account."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from smlt.backends.process_launcher import ProcessLauncher
+from smlt.core.backend import Backend, BackendOptions, CheckResult, Launcher, Limits, RunPlace
+from smlt.core.catalog import Catalog, load_catalog
+from smlt.core.job import Seconds
+from smlt.core.storage import ChannelSpec, StoreSpec
+
+FRAMEWORKS = ("torch", "tensorflow")
+
+
+class LocalOptions(BackendOptions):
+    """`[backend]` of the local backend."""
+
+    function_time_limit: Seconds | None = Field(
+        None, description="kill a function after this long, as a cloud would; for example 20s"
+    )
+    worker_threads: int | None = Field(
+        None, ge=1, description="threads of each worker's mathematics; cores / workers where not given"
+    )
+    max_workers: int = Field(64, ge=1, description="most processes at once")
+    usd_per_gib_s: float = Field(0.0, ge=0.0, description="a made-up price of memory, for trying a budget at home")
+
+
+class LocalBackend(Backend[LocalOptions]):
+    """This machine."""
+
+    Options = LocalOptions
+
+    @property
+    def limits(self) -> Limits:
+        """Of this machine and the options; memory sizes are labels that a price can be put on, not enforced."""
+        return Limits(
+            max_workers=self.options.max_workers,
+            memory_choices_mib=(1024, 2048, 4096, 8192, 16384),
+            function_time_limit_s=self.options.function_time_limit,
+            vcpus_at_hand=cores(),
+            beat_s=0.1,
+            orphan_grace_s=8.0,
+            start_deadline_s=120.0,
+        )
+
+    @property
+    def catalog(self) -> Catalog:
+        """Free, or at the price of the option `usd_per_gib_s`."""
+        listed = load_catalog(__package__)
+        if not self.options.usd_per_gib_s:
+            return listed
+        function = listed.function.model_copy(update={"usd_per_gib_s": self.options.usd_per_gib_s})
+        return listed.model_copy(update={"function": function, "source": "the option usd_per_gib_s"})
+
+    def launcher(self, place: RunPlace) -> Launcher:
+        """A fork server with `place.preload` imported."""
+        return ProcessLauncher(place)
+
+    def object_store(self, place: RunPlace) -> StoreSpec:
+        """The run's folder."""
+        return StoreSpec("file", (place.runs_dir.absolute() / place.run).as_uri())
+
+    def channels(self, place: RunPlace) -> Mapping[str, ChannelSpec]:
+        """Shared memory."""
+        from smlt.backends.channels import shared_memory
+
+        return {"shared_memory": shared_memory.spec_for(place)}
+
+    def threads_for(self, workers: int) -> int:
+        """The option `worker_threads`, or an equal share of the cores."""
+        return self.options.worker_threads or super().threads_for(workers)
+
+    def check(self) -> Sequence[CheckResult]:
+        """Cores, frameworks, and memory to share."""
+        return [
+            CheckResult("cores", "pass", f"{cores()} at hand"),
+            *(_framework(name) for name in FRAMEWORKS),
+        ]
+
+    def clean(self, place: RunPlace) -> Sequence[str]:
+        """Remove what the run left in shared memory."""
+        from smlt.backends.channels import shared_memory
+
+        return shared_memory.sweep(place)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _framework(name: str) -> CheckResult:
+    if importlib.util.find_spec(name):
+        return CheckResult(name, "pass", "installed")
+    return CheckResult(name, "skipped", "not installed", f"pip install 'smlt[{name}]'")
