@@ -33,14 +33,16 @@ def test_what_is_no_duration_is_refused_with_an_example(text):
         parse_duration_s(text)
 
 
-@pytest.mark.parametrize(("text", "usd"), [("2usd", 2), ("$2", 2), ("2$", 2), ("0.50 USD", 0.5), (3, 3), ("1.25", 1.25)])
+@pytest.mark.parametrize(
+    ("text", "usd"), [("2usd", 2), ("$2", 2), ("2$", 2), ("0.50 USD", 0.5), (3, 3), ("1.25", 1.25)]
+)
 def test_money(text, usd):
     assert parse_usd(text) == usd
 
 
 @pytest.mark.parametrize("text", ["", "two", "2eur", "$2usd", "-1", 0, True, "1e3"])
 def test_what_is_no_money_is_refused(text):
-    with pytest.raises(ValueError, match="not an amount of money|more than 0"):
+    with pytest.raises(ValueError, match=r"not an amount of money|more than 0"):
         parse_usd(text)
 
 
@@ -53,7 +55,7 @@ def test_memory(text, mib):
 
 @pytest.mark.parametrize("text", ["2048", 2048, "2G", "GiB", "", "-1GiB", "0.1MiB", "0GiB"])
 def test_memory_wants_a_unit_and_a_sensible_size(text):
-    with pytest.raises(ValueError, match="with a unit|less than 1 MiB|more than 0"):
+    with pytest.raises(ValueError, match=r"with a unit|less than 1 MiB|more than 0"):
         parse_memory_mib(text)
 
 
@@ -94,9 +96,10 @@ def test_memory_in_binary_units_is_exact(count, unit):
 def test_any_text_is_read_or_refused_as_a_value(text):
     for parse in (parse_duration_s, parse_usd, parse_memory_mib):
         try:
-            assert parse(text) > 0
-        except ValueError as error:
-            assert str(error)
+            value = parse(text)
+        except ValueError:
+            continue
+        assert value > 0
 
 
 def test_quantities_for_people():

@@ -5,17 +5,39 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from smlt.core.units import Every, parse_duration_s, parse_every, parse_memory_mib, parse_usd
 
-Seconds = Annotated[float, BeforeValidator(parse_duration_s)]
-Usd = Annotated[float, BeforeValidator(parse_usd)]
-MemoryMib = Annotated[int, BeforeValidator(lambda value: value if isinstance(value, int) else parse_memory_mib(value))]
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Seconds = Annotated[
+    float, BeforeValidator(parse_duration_s), WithJsonSchema({"type": ["string", "number"], "examples": ["30m", "2h"]})
+]
+Usd = Annotated[
+    float, BeforeValidator(parse_usd), WithJsonSchema({"type": ["string", "number"], "examples": ["2usd", "0.50usd"]})
+]
+MemoryMib = Annotated[
+    int,
+    BeforeValidator(parse_memory_mib),
+    PlainSerializer(lambda mib: f"{mib}MiB", return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["512MiB", "2GiB"]}),
+]
 Period = Annotated[
     Every,
     BeforeValidator(lambda value: value if isinstance(value, Every) else parse_every(value)),
     PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["1epoch", "200steps"]}),
 ]
 
 
@@ -28,16 +50,16 @@ class Section(BaseModel):
 class BatchPhase(Section):
     """One phase of a batch-size schedule: from this epoch on, so many examples in a global batch."""
 
-    from_epoch: int = Field(ge=0)
-    size: int = Field(ge=1)
+    from_epoch: Whole = Field(ge=0)
+    size: Whole = Field(ge=1)
 
 
 class Target(Section):
     """Stop early when a metric is good enough: exactly one of `at_least` and `at_most`."""
 
     metric: str
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
 
     @model_validator(mode="after")
     def _one_bound(self) -> Target:
@@ -56,37 +78,67 @@ class Target(Section):
 class Job(Section):
     """`[job]`: what to train."""
 
-    task: str = Field(description="file.py:Class or package.module:Class")
-    name: str | None = Field(None, description="the run's name; the same name resumes an unfinished run")
-    epochs: int | None = Field(
-        None, ge=1, description="passes over the data; 1 where neither epochs nor steps is given"
+    task: str = Field(description="file.py:Class or package.module:Class", examples=["task.py:Digits"])
+    name: str | None = Field(
+        None, description="the run's name; the same name resumes an unfinished run", examples=["digits"]
     )
-    steps: int | None = Field(None, ge=1, description="steps instead of epochs")
-    global_batch: int | tuple[BatchPhase, ...] = Field(
-        64, description="examples in a step over all workers, or a schedule"
+    epochs: Whole | None = Field(
+        None, ge=1, description="passes over the data; 1 where neither epochs nor steps is given", examples=[10]
     )
-    seed: int = Field(0, ge=0)
-    target: Target | None = None
+    steps: Whole | None = Field(None, ge=1, description="steps instead of epochs", examples=[2000])
+    global_batch: Annotated[Whole, Field(ge=1)] | tuple[BatchPhase, ...] = Field(
+        64, description="examples in a step over all workers, or a schedule", examples=[64]
+    )
+    seed: Whole = Field(0, ge=0, description="everything random derives from it")
+    target: Target | None = Field(None, description="stop early when an evaluation metric is good enough")
     params: dict[str, Any] = Field(default_factory=dict, description="free; reaches the task as self.params")
-    include: tuple[str, ...] = Field(("*",), description="files beside the task that travel with it, less .smltignore")
+    include: tuple[str, ...] = Field(
+        ("*",), description="files beside the task that travel with it, less .smltignore", examples=[["*.py", "data/*"]]
+    )
     requirements: tuple[str, ...] = Field((), description="what the task needs in the function's image")
     secrets: tuple[str, ...] = Field((), description="names of secrets; values stay in the provider's secret store")
-    eval_every: Period = Field(Every(1, "epoch"), validate_default=False)
-    checkpoint_every: Literal["auto"] | Period = "auto"
-    keep_best: str | None = Field(None, description="a metric; the model of its best evaluation is kept too")
+    eval_every: Period = Field(Every(1, "epoch"), validate_default=False, description="how often to evaluate")
+    checkpoint_every: Literal["auto"] | Period = Field("auto", description="how often to save the state")
+    keep_best: str | None = Field(
+        None, description="a metric; the model of its best evaluation is kept too", examples=["accuracy"]
+    )
 
-    @model_validator(mode="after")
-    def _coherent(self) -> Job:
-        if self.epochs is not None and self.steps is not None:
-            raise ValueError("give epochs or steps, not both")
-        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
-            raise ValueError(f"a name has letters, digits, '.', '_' and '-', 64 at most, not {self.name!r}")
-        if isinstance(self.global_batch, tuple):
-            starts = [phase.from_epoch for phase in self.global_batch]
+    @field_validator("task")
+    @classmethod
+    def _names_a_class(cls, task: str) -> str:
+        source, _, name = task.rpartition(":")
+        if not source or not name:
+            raise ValueError(f"{task!r} names no class; write it like task.py:Digits or package.module:Digits")
+        return task
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+            raise ValueError(f"a name has letters, digits, '.', '_' and '-', 64 at most, not {name!r}")
+        return name
+
+    @field_validator("global_batch")
+    @classmethod
+    def _schedule_ascends(cls, batch: int | tuple[BatchPhase, ...]) -> int | tuple[BatchPhase, ...]:
+        if isinstance(batch, tuple):
+            starts = [phase.from_epoch for phase in batch]
             if not starts or starts[0] != 0 or starts != sorted(set(starts)):
                 raise ValueError("a batch schedule starts at epoch 0 and its epochs ascend")
-        elif self.global_batch < 1:
-            raise ValueError("global_batch is at least 1")
+        return batch
+
+    @field_validator("params")
+    @classmethod
+    def _params_travel(cls, params: dict[str, Any]) -> dict[str, Any]:
+        for name, value in params.items():
+            if not _is_plain(value):
+                raise ValueError(f"{name!r} is a {type(value).__name__}; params are numbers, text, lists and tables")
+        return params
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Job:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give epochs or steps, not both")
         return self
 
     @property
@@ -105,16 +157,18 @@ class Job(Section):
 class Train(Section):
     """`[train]`: how a step is computed."""
 
-    clip_norm: float | None = Field(None, gt=0, description="largest global L2 norm of the gradient")
-    micro_batch: int | None = Field(None, ge=1, description="most examples in one forward pass of a worker")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    clip_norm: Number | None = Field(None, gt=0, description="largest global L2 norm of the gradient", examples=[1.0])
+    micro_batch: Whole | None = Field(
+        None, ge=1, description="most examples in one forward pass of a worker", examples=[32]
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: mixed precision with fp32 parameters")
 
 
 class LimitsSection(Section):
     """`[limits]`: what the run may take."""
 
-    deadline: Seconds | None = Field(None, description="wall time, like 30m")
-    budget: Usd | None = Field(None, description="money, like 2usd")
+    deadline: Seconds | None = Field(None, description="wall time of the run", examples=["30m"])
+    budget: Usd | None = Field(None, description="money, in US dollars", examples=["2usd"])
 
 
 class BackendSection(BaseModel):
@@ -122,7 +176,7 @@ class BackendSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = "local"
+    name: str = Field("local", description="which of the installed backends", examples=["local"])
 
     @property
     def options(self) -> dict[str, Any]:
@@ -133,23 +187,39 @@ class BackendSection(BaseModel):
 class Workers(Section):
     """`[workers]`: the fleet."""
 
-    count: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    memory: Literal["auto"] | MemoryMib = "auto"
-    max: int = Field(8, ge=1)
+    count: Literal["auto"] | Annotated[Whole, Field(ge=1)] = Field(
+        "auto", description="how many work at once", examples=[2]
+    )
+    memory: Literal["auto"] | MemoryMib = Field("auto", description="memory of each", examples=["2GiB"])
+    max: Whole = Field(8, ge=1, description="most that smlt may choose; at least `count`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_lifts_max(cls, data: Any) -> Any:
+        """A number the user asked for is not held back by a maximum that nobody set."""
+        if isinstance(data, dict) and "max" not in data and type(data.get("count")) is int and data["count"] > cls.model_fields["max"].default:
+            return {**data, "max": data["count"]}
+        return data
+
+    @model_validator(mode="after")
+    def _count_within_max(self) -> Workers:
+        if self.count != "auto" and self.count > self.max:
+            raise ValueError(f"count = {self.count} is more than max = {self.max}")
+        return self
 
 
 class SyncSection(Section):
     """`[sync]`: how gradients are synchronised."""
 
-    mode: Literal["auto", "every_step"] = "auto"
-    codec: Literal["auto", "fp32"] = "auto"
-    channel: str = "auto"
+    mode: Literal["auto", "every_step"] = Field("auto", description="when gradients are averaged")
+    codec: Literal["auto", "fp32"] = Field("auto", description="how gradients are encoded on the way")
+    channel: str = Field("auto", description="one of the backend's channels", examples=["shared_memory"])
 
 
 class PlannerSection(Section):
     """`[planner]`: who chooses the fleet."""
 
-    name: str = "fixed"
+    name: str = Field("fixed", description="which of the installed planners", examples=["fixed"])
 
 
 class JobSpec(Section):
@@ -171,3 +241,11 @@ class JobSpec(Section):
     def from_plain(cls, data: dict[str, Any]) -> JobSpec:
         """The job that `to_plain` described."""
         return cls.model_validate(data)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (str, int, float, bool))

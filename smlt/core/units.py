@@ -24,9 +24,7 @@ def parse_duration_s(text: str | float) -> float:
         parts = [part for part in match.groups() if part] if match else []
         if not parts:
             raise ValueError(f"not a duration: {text!r}; write seconds or use s, m, h, d, like 90s, 30m or 2h30m")
-        number = sum(
-            float(count) * _DURATION_S[unit] for count, unit in zip(parts[::2], parts[1::2], strict=True)
-        )
+        number = sum(float(count) * _DURATION_S[unit] for count, unit in zip(parts[::2], parts[1::2], strict=True))
     return _positive(number, "a duration")
 
 
