@@ -85,7 +85,13 @@ class ObjectStore(ABC):
         return data
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose key starts with `prefix`, in key order, however many."""
+        """Objects whose key starts with `prefix`, any string ("log/00" too), in key order, however many.
+
+        Order is that of the whole keys' characters, so "a-b" comes before "a/b".
+        """
+        folder = prefix.rpartition("/")[0]
+        if folder or prefix.startswith("/"):
+            _checked(folder)
         return self._do_list(prefix)
 
     def delete(self, key: str) -> None:
