@@ -60,8 +60,8 @@ class RankSpec:
         store: where the run's objects are.
         channel: where gradients travel.
         job: the JobSpec as plain data.
-        bundle: key of the task's files in the store; empty where the task travels as `task_payload`.
-        bundle_sha256: digest of the bundle.
+        bundle_sha256: digest of the task's files in the store; empty where the task travels as `task_payload`.
+        task_module, task_class: what to import from the bundle.
         task_payload: a pickled class, for a class defined in a notebook; local backends only.
         resume_from: key of the checkpoint manifest to continue from; empty for a fresh start.
         scratch: folder for unpacked files.
@@ -81,8 +81,9 @@ class RankSpec:
     store: StoreSpec
     channel: ChannelSpec
     job: dict[str, Any]
-    bundle: str
     bundle_sha256: str
+    task_module: str
+    task_class: str
     task_payload: bytes
     resume_from: str
     scratch: str

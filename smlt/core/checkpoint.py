@@ -1,9 +1,10 @@
-"""State <-> safetensors in the object store: written in parts by all ranks, valid once its manifest is there, verified."""
+"""State <-> safetensors in the object store: in parts, by all ranks; valid once its manifest is there; verified."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,7 +139,7 @@ def sha256_of(arrays: Mapping[str, Array], extra: Mapping[str, Any] | None = Non
     """SHA-256 over the raw bytes of arrays in name order, then over the plain part of a state, if any."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
+        digest.update(_raw(arrays[name]))
     if extra:
         digest.update(_canonical(extra))
     return digest.hexdigest()
@@ -148,9 +149,13 @@ def xxh64_of(state: State) -> int:
     """A quick digest of a state, never 0: for comparing ranks, not for storage."""
     digest = xxhash.xxh64()
     for name in sorted(state.arrays):
-        digest.update(np.ascontiguousarray(state.arrays[name]).reshape(-1).view(np.uint8))
+        digest.update(_raw(state.arrays[name]))
     digest.update(_canonical(state.extra))
     return digest.intdigest() or 1
+
+
+def _raw(array: Array) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _canonical(value: Any) -> bytes:
@@ -164,12 +169,15 @@ def _canonical(value: Any) -> bytes:
     return bytes(msgpack.packb(ordered(value)))
 
 
-def write_arrays(
-    store: ObjectStore, key: str, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_arrays(store: ObjectStore, key: str, arrays: Mapping[str, Array]) -> None:
     """Write arrays as one safetensors object."""
+    store.put(key, save_safetensors({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def write_model(store: ObjectStore, key: str, arrays: Mapping[str, Array], aliases: Mapping[str, str]) -> None:
+    """Write a model as any safetensors reader expects it; tied names stand as JSON in its metadata `smlt.aliases`."""
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    store.put(key, save_safetensors(plain, metadata=dict(metadata or {})))
+    store.put(key, save_safetensors(plain, metadata={"smlt.aliases": json.dumps(dict(aliases), sort_keys=True)}))
 
 
 def read_arrays(store: ObjectStore, key: str) -> dict[str, Array]:
@@ -178,8 +186,3 @@ def read_arrays(store: ObjectStore, key: str) -> dict[str, Array]:
         return dict(load_safetensors(store.get(key)))
     except SafetensorError as error:
         raise StorageError(f"{key} is no safetensors file: {error}", "delete it and run again") from error
-
-
-def part_digest(parts: Sequence[bytes]) -> tuple[Part, ...]:
-    """The parts that all ranks reported, in rank order."""
-    return tuple(wire.unpack(part, Part) for part in parts)

@@ -83,7 +83,12 @@ class Courier:
     @property
     def orphaned(self) -> bool:
         """Whether no controller has been heard of for longer than the grace."""
-        return self._clock() - self._heard_at > self._spec.orphan_grace_s
+        return self.orphaned_for_s > 0
+
+    @property
+    def orphaned_for_s(self) -> float:
+        """Seconds since the grace ended; 0 while a controller is heard of."""
+        return max(0.0, self._clock() - self._heard_at - self._spec.orphan_grace_s)
 
     @property
     def superseded(self) -> bool:
