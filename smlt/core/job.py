@@ -197,8 +197,9 @@ class Workers(Section):
     @classmethod
     def _count_lifts_max(cls, data: Any) -> Any:
         """A number the user asked for is not held back by a maximum that nobody set."""
-        if isinstance(data, dict) and "max" not in data and type(data.get("count")) is int and data["count"] > cls.model_fields["max"].default:
-            return {**data, "max": data["count"]}
+        count = data.get("count") if isinstance(data, dict) and "max" not in data else None
+        if type(count) is int and count > cls.model_fields["max"].default:
+            return {**data, "max": count}
         return data
 
     @model_validator(mode="after")
