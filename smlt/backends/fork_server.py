@@ -6,103 +6,24 @@ outlives a controller that was killed while workers may still be leaving, then e
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
-import math
 import os
-import select
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from smlt.backends.function_process import die_with_parent, how_it_ended, kill_group, run_entry, take_over_output
+from smlt.backends.link import AFTER_GRACE_S, CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report
 from smlt.core import wire
 from smlt.core.backend import Phase, RankSpec
-
-READY, UNUSABLE, STARTED, GONE = "ready", "unusable", "started", "gone"
-LAUNCH, STOP, CLOSE = "launch", "stop", "close"
-AFTER_GRACE_S = 5.0
-"""A worker that has not left so long after its orphan grace is killed."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """From the launcher: launch a function for `spec` that prints into `log_path`, stop one, or close."""
-
-    action: str
-    handle: str = ""
-    spec: RankSpec | None = None
-    log_path: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """To the launcher: ready, unusable (`detail` says why), a function started as `pid`, or it is gone in `phase`."""
-
-    event: str
-    handle: str = ""
-    pid: int = 0
-    phase: str = ""
-    detail: str = ""
-
-
-class Link:
-    """Messages over a non-blocking socket: each is a length of four bytes and that many bytes of msgpack."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.socket = sock
-        self.lost = False
-        self._in = bytearray()
-        self._out = bytearray()
-
-    def send(self, message: Order | Report) -> None:
-        """Queue a message and send as much as the other side takes now."""
-        body = wire.pack(message)
-        self._out += len(body).to_bytes(4, "big") + body
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what is queued, as far as the other side takes it now."""
-        try:
-            while self._out and not self.lost:
-                del self._out[: self.socket.send(self._out)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.lost = True
-
-    def receive(self) -> Iterator[bytes]:
-        """The messages that have arrived, without waiting."""
-        try:
-            while not self.lost:
-                piece = self.socket.recv(1 << 16)
-                self._in += piece
-                self.lost = not piece
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.lost = True
-        while len(self._in) >= 4 and len(self._in) >= 4 + (size := int.from_bytes(self._in[:4], "big")):
-            body = bytes(self._in[4 : 4 + size])
-            del self._in[: 4 + size]
-            yield body
-
-    def wait(self, timeout_s: float | None, also: Sequence[int] = ()) -> None:
-        """Sleep until there is something to read here or at `also`, or room for what is queued."""
-        poller = select.poll()
-        for number in also:
-            poller.register(number, select.POLLIN)
-        if not self.lost:
-            poller.register(self.socket, select.POLLIN | (select.POLLOUT if self._out else 0))
-        poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1e3))
 
 
 @dataclass
@@ -187,7 +108,7 @@ class ForkServer:
     def _end(self, function: _Function, reason: str) -> None:
         function.ended_for = function.ended_for or reason
         os.kill(function.pid, signal.SIGKILL)  # it may not lead its group yet
-        _kill_group(function.pid)
+        kill_group(function.pid)
         _, status = os.waitpid(function.pid, 0)
         self._gone(function, status)
 
@@ -204,17 +125,11 @@ class ForkServer:
 
     def _gone(self, function: _Function, status: int) -> None:
         del self._functions[function.pid]
-        _kill_group(function.pid)  # what it started itself, a data loader's processes for example
+        kill_group(function.pid)  # what it started itself, a data loader's processes for example
         code = os.waitstatus_to_exitcode(status)
-        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        detail = function.ended_for if code < 0 and function.ended_for else how
+        detail = function.ended_for if code < 0 and function.ended_for else how_it_ended(code)
         phase = Phase.ENDED if code == 0 else Phase.LOST
         self._link.send(Report(GONE, function.handle, function.pid, phase.value, detail if code else ""))
-
-
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS says EPERM of a group of zombies
-        os.killpg(pid, signal.SIGKILL)
 
 
 def _be_function(entry: str, spec: RankSpec, log_path: str, server: int) -> NoReturn:
@@ -222,35 +137,18 @@ def _be_function(entry: str, spec: RankSpec, log_path: str, server: int) -> NoRe
     code = 1
     try:
         os.setsid()
-        _die_with(server)
-        _take_over_files(log_path)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        module, _, function = entry.partition(":")
-        getattr(importlib.import_module(module), function)(spec)
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if die_with_parent(server):
+            signal.set_wakeup_fd(-1)
+            os.closerange(3, _highest_descriptor() + 1)  # the server's socket, and whatever a framework opened
+            take_over_output(log_path)
+            for number in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = run_entry(entry, spec)
     except BaseException:
         traceback.print_exc()
     finally:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code & 0xFF)
-
-
-def _take_over_files(log_path: str) -> None:
-    """Nothing of the server's stays open. Input is empty, output goes to the log as it is printed."""
-    signal.set_wakeup_fd(-1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for source, target in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)
-    os.closerange(3, max(_highest_descriptor(), log, null) + 1)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        os._exit(code)
 
 
 def _highest_descriptor() -> int:
@@ -260,17 +158,8 @@ def _highest_descriptor() -> int:
         return 1024
 
 
-def _die_with(server: int) -> None:
-    """On Linux the kernel ends this process when the server is killed; elsewhere the launcher does, by its pid."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != server:
-        os._exit(1)
-
-
 def _preload(modules: Sequence[str]) -> str:
-    """Import each; returns what went wrong, or nothing."""
+    """Import each; returns what went wrong, or an empty text."""
     for module in modules:
         try:
             importlib.import_module(module)

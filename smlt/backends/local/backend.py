@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -34,6 +35,7 @@ class LocalBackend(Backend[LocalOptions]):
     """This machine."""
 
     Options = LocalOptions
+    catalog_package: ClassVar[str] = "smlt.backends.local"
 
     @property
     def limits(self) -> Limits:
@@ -51,7 +53,7 @@ class LocalBackend(Backend[LocalOptions]):
     @property
     def catalog(self) -> Catalog:
         """Free, or at the price of the option `usd_per_gib_s`."""
-        listed = load_catalog(__package__)
+        listed = load_catalog(self.catalog_package)
         if not self.options.usd_per_gib_s:
             return listed
         function = listed.function.model_copy(update={"usd_per_gib_s": self.options.usd_per_gib_s})

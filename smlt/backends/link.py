@@ -1,0 +1,93 @@
+"""What a launcher and its server say to each other, and the socket they say it over. No threads, no waiting unasked."""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from smlt.core import wire
+from smlt.core.backend import RankSpec
+
+READY, UNUSABLE, STARTED, GONE = "ready", "unusable", "started", "gone"
+LAUNCH, STOP, CLOSE = "launch", "stop", "close"
+AFTER_GRACE_S = 5.0
+"""A function that has not left so long after its orphan grace is killed by its server."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """From the launcher: launch a function for `spec` that prints into `log_path`, stop one, or close."""
+
+    action: str
+    handle: str = ""
+    spec: RankSpec | None = None
+    log_path: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """To the launcher: ready, unusable (`detail` says why), a function started as `pid`, or it is gone in `phase`."""
+
+    event: str
+    handle: str = ""
+    pid: int = 0
+    phase: str = ""
+    detail: str = ""
+
+
+class Link:
+    """Messages over a non-blocking socket: each is a length of four bytes and that many bytes of msgpack.
+
+    `lost` becomes true when the other side is gone; sending is then no error, and goes nowhere.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.lost = False
+        self._in = bytearray()
+        self._out = bytearray()
+
+    def send(self, message: Order | Report) -> None:
+        """Queue a message and send as much as the other side takes now."""
+        body = wire.pack(message)
+        self._out += len(body).to_bytes(4, "big") + body
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the other side takes it now."""
+        try:
+            while self._out and not self.lost:
+                del self._out[: self.socket.send(self._out)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.lost = True
+
+    def receive(self) -> Iterator[bytes]:
+        """The messages that have arrived, without waiting."""
+        try:
+            while not self.lost:
+                piece = self.socket.recv(1 << 16)
+                self._in += piece
+                self.lost = not piece
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.lost = True
+        while len(self._in) >= 4 and len(self._in) >= 4 + (size := int.from_bytes(self._in[:4], "big")):
+            body = bytes(self._in[4 : 4 + size])
+            del self._in[: 4 + size]
+            yield body
+
+    def wait(self, timeout_s: float | None, also: Sequence[int] = ()) -> None:
+        """Sleep until there is something to read here or at `also`, or room for what is queued."""
+        poller = select.poll()
+        for number in also:
+            poller.register(number, select.POLLIN)
+        if not self.lost:
+            poller.register(self.socket, select.POLLIN | (select.POLLOUT if self._out else 0))
+        poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1e3))

@@ -1,0 +1,65 @@
+"""Functions through Lithops: one asynchronous call a rank, made by a process that Lithops has for itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from smlt.backends.lithops.entry import OUTER_TMPDIR
+from smlt.backends.served_launcher import WORKER, ServedLauncher, thread_environment
+from smlt.core.backend import RunPlace
+from smlt.core.errors import CloudError, SmltError
+
+SPARE_SLOTS = 16
+"""Lithops keeps a slot for a call until it has noticed its end; replacements must not wait for that."""
+
+
+class LithopsLauncher(ServedLauncher):
+    """Functions are calls of one `lithops.FunctionExecutor`, on its localhost.
+
+    Neither the user's Lithops configuration nor folders are read or written: what Lithops keeps lies in a folder of
+    the run that is gone after `close`, and after the engine was killed.
+
+    Args:
+        place: the run.
+        entry: "module:function" that a function runs with its spec.
+        max_workers: most functions at once.
+    """
+
+    server = "smlt.backends.lithops.host"
+
+    def __init__(self, place: RunPlace, entry: str = WORKER, *, max_workers: int = 64) -> None:
+        self._slots = max_workers + SPARE_SLOTS
+        self._folder = Path()
+        super().__init__(place, entry)
+
+    def _server_arguments(self) -> Sequence[str]:
+        parent = private_folders(self._place)
+        parent.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+        return str(self._folder), str(self._slots)
+
+    def _server_environment(self) -> Mapping[str, str]:
+        environment = thread_environment(self._place.threads)
+        environment[OUTER_TMPDIR] = os.environ.get("TMPDIR", "")
+        environment["TMPDIR"] = str(self._folder)
+        for name in [name for name in environment if name.startswith(("LITHOPS_", "__LITHOPS_"))]:
+            del environment[name]
+        return environment
+
+    def _cannot_start(self, reason: str, log: Path) -> SmltError:
+        return CloudError(f"Lithops cannot start functions here: {reason}", f"see {log}")
+
+    def _server_released(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):  # another controller's folder may lie there
+            self._folder.parent.rmdir()
+
+
+def private_folders(place: RunPlace) -> Path:
+    """Where Lithops' own files of a run lie while it runs."""
+    return place.runs_dir.absolute() / place.run / "lithops"
