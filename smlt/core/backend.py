@@ -121,7 +121,7 @@ class Launcher(ABC):
 
     Contract, tested by `smlt.testing.BackendContract`:
 
-    * `launch` returns without waiting for the function to start; the function runs `smlt.core.worker.work(spec)`.
+    * `launch` returns without waiting for the function to start; the function runs `smlt.core.function.work(spec)`.
     * `poll` never blocks for long and reports every handle asked for; ENDED means it returned, LOST that it was killed.
     * `stop` ends a function now; stopping an ended one is no error.
     * After `close` no function that this launcher started is left running.
@@ -240,6 +240,10 @@ class Backend(ABC, Generic[OptionsT]):
         """Threads of one worker's mathematics when so many workers run."""
         cores = self.limits.vcpus_at_hand
         return max(1, cores // workers) if cores else 1
+
+    def scratch(self, place: RunPlace) -> str:
+        """A folder where functions may unpack the task's files."""
+        return str(place.runs_dir / place.run / "code")
 
     def check(self) -> Sequence[CheckResult]:
         """Whether a job could run here now; launches nothing."""

@@ -99,6 +99,7 @@ class RunView:
         step, total_steps, epoch, epochs: progress; epochs is None where the job counts steps.
         loss: of the last step. metrics: of the last evaluation.
         examples_per_s: over the last reported steps.
+            generation, handovers: of the newest launch, and how often one generation took over from another.
         workers_up, workers_wanted: functions that are ready, and the allocation.
         started, ended: Unix times; 0 where not yet.
         deadline_s, budget_usd: the limits, if any.
@@ -119,6 +120,8 @@ class RunView:
     metrics: dict[str, float] = field(default_factory=dict)
     evaluated_step: int = 0
     examples_per_s: float = 0.0
+    generation: int = 0
+    handovers: int = 0
     workers_up: int = 0
     workers_wanted: int = 0
     started: float = 0.0
@@ -161,6 +164,12 @@ def _planned(view: RunView, event: RunEvent) -> RunView:
 def _state(view: RunView, event: RunEvent) -> RunView:
     starting = event.data["state"] == "starting"
     return replace(view, state=event.data["state"], workers_up=0 if starting else view.workers_up)
+
+
+def _launched(view: RunView, event: RunEvent) -> RunView:
+    generation = event.data["generation"]
+    taken_over = generation > view.generation and view.state == "handing_over"
+    return replace(view, generation=generation, handovers=view.handovers + taken_over)
 
 
 def _ready(view: RunView, event: RunEvent) -> RunView:
@@ -216,6 +225,7 @@ _FOLDS: dict[str, Callable[[RunView, RunEvent], RunView]] = {
     "created": _created,
     "planned": _planned,
     "state": _state,
+    "launched": _launched,
     "ready": _ready,
     "steps": _steps,
     "evaluated": _evaluated,

@@ -47,8 +47,12 @@ class Settings:
     set_aside: tuple[Setting, ...] = ()
 
 
-def resolve(layers: Layers, registry: Registry) -> Settings:
-    """The job that the layers describe.
+NO_TASK = "none:None"
+"""Stands in `spec.job.task` where no task is given and none was required."""
+
+
+def resolve(layers: Layers, registry: Registry, *, task_required: bool = True) -> Settings:
+    """The job that the layers describe; where no task is required, `spec.job.task` may be `NO_TASK`.
 
     Raises:
         ConfigError: with one Problem for every mistake found.
@@ -57,6 +61,11 @@ def resolve(layers: Layers, registry: Registry) -> Settings:
     options = _options_model(layers, registry, problems)
     read = [_read(layer, options, problems) for layer in layers.ordered]
     merged, set_aside = _merge(read)
+    if ("job", "task") not in merged:
+        merged["job", "task"] = Setting(("job", "task"), NO_TASK, "default", layers.cwd)
+        if task_required:
+            hint = 'give `smlt train task.py:Class`, or task = "task.py:Class" in [job] of smlt.toml'
+            problems.append(Problem("job.task", "", "no task", hint))
     spec = _validated(merged, options, registry, problems)
     if problems or spec is None:
         raise ConfigError.of(problems)
@@ -187,10 +196,6 @@ def _validated(
 ) -> JobSpec | None:
     tree = _tree(merged)
     origin_of = partial(_origin, merged)
-    if ("job", "task") not in merged:
-        hint = 'give `smlt train task.py:Class`, or task = "task.py:Class" in [job] of smlt.toml'
-        problems.append(Problem("job.task", "", "no task", hint))
-        tree.setdefault("job", {})["task"] = "none:None"
     spec = _try(JobSpec, tree, problems, (), origin_of)
     if options is not None:
         given = {key: value for key, value in tree.get("backend", {}).items() if key != "name"}

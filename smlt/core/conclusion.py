@@ -1,0 +1,74 @@
+"""The end of a session: the last event, the event log as JSON lines, and the summary."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict, replace
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from smlt.core import layout
+from smlt.core.controller import Finish
+from smlt.core.ledger import Ledger
+from smlt.core.planner import Plan
+from smlt.core.runlog import RunEvent, RunLog, RunView, read_events
+from smlt.core.runs import OpenRun
+from smlt.core.storage import StoreSpec
+from smlt.core.summary import Summary
+
+
+def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledger, wall_s: float) -> Summary:
+    """Write what is left to write, and say what the run came to, all its sessions together."""
+    now = time.monotonic()
+    cost = ledger.items_usd(now)
+    model_path = _path_of(run.backend.object_store(run.place), layout.MODEL) if finish.status == "succeeded" else ""
+    log.append("spent", {"usd": cost["total"], "function_s": ledger.function_s(now)})
+    log.append("finished", {"status": finish.status, "stop_reason": finish.stop_reason, "model_path": model_path})
+    log.flush()
+    events = [event for _, event in read_events(run.store)]
+    run.store.put(layout.EVENTS, "".join(event.to_json() + "\n" for event in events).encode())
+    earlier_s = run.earlier.wall_seconds if run.earlier else 0.0
+    summary = replace(
+        _summary(run, finish, plan, events),
+        cost_usd=cost,
+        wall_seconds=earlier_s + wall_s,
+        model_path=model_path,
+    )
+    run.store.put(layout.SUMMARY, summary.to_json().encode())
+    return summary
+
+
+def _summary(run: OpenRun, finish: Finish, plan: Plan, events: list[RunEvent]) -> Summary:
+    view = RunView()
+    seconds: list[float] = []
+    for event in events:
+        view = view.after(event)
+        if event.kind == "steps":
+            seconds += [item["seconds"] for item in event.data["items"]]
+    metrics = dict(view.metrics)
+    if view.loss is not None:
+        metrics = {"loss": view.loss, **metrics}
+    return Summary(
+        run=run.name,
+        status=finish.status,
+        stop_reason=finish.stop_reason,
+        backend=run.backend.name,
+        steps=view.step,
+        epochs=view.epoch + 1 if view.step else 0,
+        metrics=metrics,
+        step_seconds_p50=statistics.median(seconds) if seconds else 0.0,
+        generations=view.generation,
+        handovers=view.handovers,
+        allocation=asdict(plan.allocation),
+        planner=run.spec.planner.name,
+        weights_sha256=finish.left.weights_sha256 if finish.left else "",
+        state_sha256=finish.left.state_sha256 if finish.left else "",
+        error=vars(finish.failure) if finish.failure else {},
+    )
+
+
+def _path_of(store: StoreSpec, key: str) -> str:
+    """Where an object is, as a user can open it: a path for local files, a URL otherwise."""
+    parts = urlsplit(store.url)
+    return url2pathname(parts.path) + "/" + key if parts.scheme == "file" else f"{store.url}/{key}"

@@ -1,0 +1,127 @@
+"""The controller's side of the run's object store: the control record it alone may change, and the mail it reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from smlt.core import layout, wire
+from smlt.core.errors import AlreadyExists, ConfigError, Conflict, NotFound
+from smlt.core.messages import Control, Mail
+from smlt.core.storage import ObjectStore
+
+RENEW_S = 1.0
+"""The control record's beat grows so often while the controller lives."""
+
+SILENT_S = 2.5 * RENEW_S
+"""A control record whose beat has not grown for so long has no controller."""
+
+
+class ControlDesk:
+    """Holds the control record of one run; made by `take`, so that there is one at a time.
+
+    Args:
+        store: of the run.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, store: ObjectStore, clock: Callable[[], float], control: Control, version: str) -> None:
+        self._store, self._clock = store, clock
+        self._control, self._version = control, version
+        self._renewed_at = clock()
+
+    @classmethod
+    def take(
+        cls,
+        store: ObjectStore,
+        run: str,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> ControlDesk:
+        """Become the controller of a run.
+
+        Raises:
+            ConfigError: another controller drives it.
+        """
+        try:
+            data, version = store.get_versioned(layout.CONTROL)
+        except NotFound:
+            control = Control(epoch=1)
+            return cls(store, clock, control, _create(store, run, control))
+        before = wire.unpack(data, Control)
+        if not before.closed and _is_alive(store, before, clock, sleep):
+            raise _driven(run)
+        control = Control(epoch=before.epoch + 1)
+        try:
+            _, version = store.get_versioned(layout.CONTROL)
+            version = store.compare_and_swap(layout.CONTROL, wire.pack(control), version)
+        except (Conflict, NotFound) as error:
+            raise _driven(run) from error
+        return cls(store, clock, control, version)
+
+    @property
+    def epoch(self) -> int:
+        """Which controller this is."""
+        return self._control.epoch
+
+    def change(self, **fields: Any) -> None:
+        """Replace parts of the record; all workers see them with their next beat.
+
+        Raises:
+            ConfigError: another controller has taken over.
+        """
+        self._control = replace(self._control, beat=self._control.beat + 1, **fields)
+        try:
+            self._version = self._store.compare_and_swap(layout.CONTROL, wire.pack(self._control), self._version)
+        except (Conflict, NotFound) as error:
+            raise ConfigError("another controller has taken over this run", "this one stops") from error
+        self._renewed_at = self._clock()
+
+    def renew(self) -> None:
+        """Show that the controller lives, where it has not done so for a while."""
+        if self._clock() - self._renewed_at >= RENEW_S:
+            self.change()
+
+
+def _create(store: ObjectStore, run: str, control: Control) -> str:
+    try:
+        return store.put_if_absent(layout.CONTROL, wire.pack(control))
+    except AlreadyExists as error:
+        raise _driven(run) from error
+
+
+def _is_alive(store: ObjectStore, before: Control, clock: Callable[[], float], sleep: Callable[[float], None]) -> bool:
+    until = clock() + SILENT_S
+    while clock() < until:
+        sleep(RENEW_S / 10)
+        now = wire.unpack(store.get(layout.CONTROL), Control)
+        if (now.epoch, now.beat) != (before.epoch, before.beat):
+            return True
+    return False
+
+
+def _driven(run: str) -> ConfigError:
+    return ConfigError(f"run {run!r} is being driven by another controller", f"watch it with: smlt logs {run} -f")
+
+
+class Mailbox:
+    """Reads one worker's messages in their order, each once, and clears them away."""
+
+    def __init__(self, store: ObjectStore, generation: int, rank: int, incarnation: int) -> None:
+        self._store = store
+        self._address = (generation, rank, incarnation)
+        self._next = 0
+
+    def read(self) -> Iterator[Mail]:
+        """What has come since the last call."""
+        while True:
+            key = layout.mail(*self._address, self._next)
+            try:
+                data = self._store.get(key)
+            except NotFound:
+                return
+            self._next += 1
+            yield wire.unpack(data, Mail)
+            self._store.delete(key)

@@ -1,0 +1,204 @@
+"""The loop that drives a controller: what happened in the world becomes events, commands become deeds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from smlt._version import __version__
+from smlt.core import checkpoint, controller, layout
+from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
+from smlt.core.control import ControlDesk, Mailbox
+from smlt.core.ledger import Ledger
+from smlt.core.messages import Mail
+from smlt.core.planner import Plan
+from smlt.core.runlog import RunLog
+from smlt.core.runs import OpenRun
+from smlt.core.storage import ChannelSpec
+
+FLUSH_S = 1.0
+"""The run log is written so often."""
+
+
+class Interrupts:
+    """How a run is cancelled from another thread or a signal handler: once to stop softly, twice to stop at once."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def cancel(self) -> None:
+        """Ask to stop: after a checkpoint the first time, at once the second time."""
+        self._asked += 1
+
+    @property
+    def asked(self) -> int:
+        """How often `cancel` was called."""
+        return self._asked
+
+
+@dataclass
+class _Function:
+    """A launched function: its handle, its address and its mail."""
+
+    handle: str
+    generation: int
+    rank: int
+    mailbox: Mailbox
+    over: bool = False
+
+
+class Driver:
+    """Drives one session of one run.
+
+    Args:
+        run: the open run.
+        place: where its functions run.
+        plan: the allocation.
+        channel: where gradients travel.
+        desk: the control record.
+        launcher: starts functions; the caller closes it.
+        log: of the run.
+        ledger: counts what is spent.
+    """
+
+    def __init__(
+        self,
+        run: OpenRun,
+        place: RunPlace,
+        plan: Plan,
+        channel: ChannelSpec,
+        desk: ControlDesk,
+        launcher: Launcher,
+        log: RunLog,
+        ledger: Ledger,
+    ) -> None:
+        self._run, self._place, self._plan, self._channel = run, place, plan, channel
+        self._desk, self._launcher, self._log, self._ledger = desk, launcher, log, ledger
+        self._functions: list[_Function] = []
+        self._flushed_at = time.monotonic()
+        self._finish: controller.Finish | None = None
+
+    def drive(self, interrupts: Interrupts) -> controller.Finish:
+        """Until the controller says that the run is over."""
+        run, limits = self._run, self._run.backend.limits
+        machine = controller.Controller(
+            controller.Terms(
+                workers=self._plan.allocation.workers,
+                deadline_s=run.spec.limits.deadline,
+                budget_usd=run.spec.limits.budget,
+                time_limit_s=limits.function_time_limit_s,
+                start_deadline_s=limits.start_deadline_s,
+            )
+        )
+        resume_from = checkpoint.latest_manifest(run.store)
+        now = time.monotonic()
+        self._handle(machine, controller.Started(now, run.before.generation + 1, resume_from, run.before.step))
+        obeyed = 0
+        while self._finish is None:
+            self._desk.renew()
+            self._flush()
+            time.sleep(limits.beat_s / 4)
+            for event in self._happenings():
+                self._handle(machine, event)
+            while obeyed < interrupts.asked:
+                obeyed += 1
+                self._handle(machine, controller.CancelRequested(time.monotonic()))
+        return self._finish
+
+    def _handle(self, machine: controller.Controller, event: controller.Event) -> None:
+        for command in machine.handle(event):
+            self._perform(command)
+
+    def _perform(self, command: controller.Command) -> None:
+        match command:
+            case controller.Record(kind=kind, data=data):
+                self._log.append(kind, data)
+            case controller.Launch():
+                self._launch(command)
+            case controller.OpenRound(round=opened):
+                self._desk.change(round=opened, wish="")
+            case controller.Wish(reason=reason):
+                self._desk.change(wish=reason)
+            case controller.StopWorkers():
+                self._desk.change(stop_now=True)
+            case controller.KillWorkers():
+                for function in self._functions:
+                    if not function.over:
+                        self._launcher.stop(function.handle)
+            case controller.Finish():
+                self._finish = command
+
+    def _launch(self, command: controller.Launch) -> None:
+        run, limits, allocation = self._run, self._run.backend.limits, self._plan.allocation
+        spec = RankSpec(
+            run=run.name,
+            generation=command.generation,
+            rank=command.rank,
+            world_size=allocation.workers,
+            incarnation=command.incarnation,
+            controller_epoch=self._desk.epoch,
+            smlt_version=__version__,
+            store=run.backend.object_store(self._place),
+            channel=self._channel,
+            job=run.spec.to_plain(),
+            bundle_sha256=run.parcel.sha256,
+            task_module=run.parcel.module,
+            task_class=run.parcel.class_name,
+            task_payload=run.parcel.payload,
+            resume_from=command.resume_from,
+            scratch=run.backend.scratch(self._place),
+            threads=self._place.threads,
+            beat_s=limits.beat_s,
+            orphan_grace_s=limits.orphan_grace_s,
+            time_limit_s=limits.function_time_limit_s,
+            memory_mib=allocation.memory_mib,
+        )
+        handle = self._launcher.launch(spec)
+        self._ledger.started(handle, time.monotonic(), allocation.memory_mib)
+        mailbox = Mailbox(run.store, command.generation, command.rank, command.incarnation)
+        self._functions.append(_Function(handle, command.generation, command.rank, mailbox))
+
+    def _happenings(self) -> Iterator[controller.Event]:
+        """All that has happened since the last look; a function's state is read before its mail, and told after it."""
+        living = [function for function in self._functions if not function.over]
+        states = self._launcher.poll([function.handle for function in living])
+        for function in living:
+            state = states[function.handle]
+            for mail in function.mailbox.read():
+                yield from self._events_of(function, mail)
+            if state.phase in (Phase.ENDED, Phase.LOST):
+                function.over = True
+                now = time.monotonic()
+                self._ledger.ended(function.handle, now)
+                lost = state.phase is Phase.LOST
+                yield controller.WorkerExited(now, function.rank, function.generation, lost, state.detail)
+        now = time.monotonic()
+        yield controller.Tick(now, self._ledger.items_usd(now)["total"])
+
+    def _events_of(self, function: _Function, mail: Mail) -> Iterator[controller.Event]:
+        """One mail as events, in the order in which things happened in the worker."""
+        now, rank = time.monotonic(), function.rank
+        for line in mail.output:
+            self._log.append("output", {"generation": function.generation, "rank": rank, "text": line})
+        if mail.ready:
+            yield controller.WorkerReady(now, rank, mail.ready)
+        if mail.steps:
+            yield controller.StepsDone(rank, mail.steps)
+        for evaluation in mail.evaluations:
+            yield controller.EvaluationDone(evaluation)
+        for done in mail.checkpoints:
+            yield controller.Checkpointed(done, layout.manifest(done.step))
+        if mail.failure:
+            yield controller.WorkerFailed(now, rank, mail.failure)
+        if mail.left:
+            yield controller.WorkerLeft(now, rank, mail.left)
+
+    def _flush(self) -> None:
+        now = time.monotonic()
+        if now - self._flushed_at < FLUSH_S:
+            return
+        self._flushed_at = now
+        spent = {"usd": self._ledger.items_usd(now)["total"], "function_s": self._ledger.function_s(now)}
+        self._log.append("spent", spent)
+        self._log.flush()

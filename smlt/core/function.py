@@ -1,0 +1,300 @@
+"""What a launched function is: the worker that trains, its mail, and its last word."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from smlt._version import __version__
+from smlt.core import checkpoint, layout, protocol, wire
+from smlt.core.backend import RankSpec
+from smlt.core.courier import Courier
+from smlt.core.errors import AlreadyExists, NonFiniteLoss, ProtocolError, SmltError, TaskError
+from smlt.core.job import JobSpec
+from smlt.core.membership import Membership
+from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready, Round
+from smlt.core.output import OutputTee
+from smlt.core.plugins import Registry, load_registry
+from smlt.core.sampler import Cursor, Schedule, share
+from smlt.core.steptimer import StepTimer
+from smlt.core.storage import ObjectStore
+from smlt.core.task import Array, EvalPart, Indices, StepLoss, StepWork, TaskShape, TrainingTask
+from smlt.core.taskbuild import make_task, prepared_data
+from smlt.core.worker import StopNow, Worker, drive
+
+LOST_PEER_S = 5.0
+"""Without a controller, a worker waits so long for a peer before it leaves."""
+
+
+def work(spec: RankSpec) -> None:
+    """What a launched function runs. Returns normally whatever happens: a failure would make some platforms retry.
+
+    Args:
+        spec: which rank of which generation of which run.
+    """
+    registry = load_registry()
+    store = registry.open_store(spec.store)
+    courier = Courier(store, spec, time.monotonic)
+    courier.start()
+    worker = FunctionWorker(spec, registry, store, courier)
+    left: Left | None = None
+    failure: Failure | None = None
+    try:
+        with OutputTee(courier.print):
+            drive(worker, protocol.RankProtocol(spec.rank, protocol.Rules(worker.job.job)))
+        left = worker.last_word
+    except StopNow as stop:
+        left = Left(stop.reason)
+    except SmltError as error:
+        failure = Failure(type(error).__name__, error.message, error.hint, traceback.format_exc())
+    except Exception as error:  # whatever it is, the user shall hear of it
+        message = f"smlt itself failed in rank {spec.rank}: {type(error).__name__}: {error}"
+        failure = Failure("JobFailed", message, "please report it, with what --debug shows", traceback.format_exc())
+    finally:
+        worker.close()
+        courier.finish(left=left, failure=failure)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What there is once the task is built."""
+
+    task: TrainingTask
+    shape: TaskShape
+    schedule: Schedule
+
+
+class FunctionWorker(Worker):
+    """The worker that trains.
+
+    Args:
+        spec: which rank.
+        registry: opens the channel.
+        store: of the run.
+        courier: carries its mail.
+    """
+
+    def __init__(self, spec: RankSpec, registry: Registry, store: ObjectStore, courier: Courier) -> None:
+        self.job = JobSpec.from_plain(spec.job)
+        self.last_word = Left("ended")
+        self._spec, self._registry, self._store, self._courier = spec, registry, store, courier
+        self._uuid = uuid.uuid4().hex
+        self._built: _Training | None = None
+        self._joined: Membership | None = None
+        self._step = 0
+        self._order: tuple[int, Indices] | None = None
+        self._sums: Sequence[Array] = ()
+        self._timer = StepTimer(time.monotonic)
+
+    def claim(self) -> protocol.Claimed:
+        """Create the claim object of this incarnation."""
+        spec = self._spec
+        if spec.smlt_version != __version__:
+            raise ProtocolError(
+                f"the job was started by smlt {spec.smlt_version}, this function has smlt {__version__}",
+                "install the same version in both, or build the function's image again",
+            )
+        try:
+            key = layout.claim(spec.generation, spec.rank, spec.incarnation)
+            self._store.put_if_absent(key, self._uuid.encode())
+        except AlreadyExists:
+            return protocol.Claimed(won=False)
+        return protocol.Claimed(won=True)
+
+    def build(self) -> protocol.Built:
+        """Import and build the task; load the checkpoint to go on from, if any."""
+        self._courier.doing("building", 0)
+        spec, job = self._spec, self.job.job
+        task = make_task(spec, self.job, self._store)
+        prepared = prepared_data(task, spec, self._store, self._obey)
+        shape = task.build(prepared, lambda examples: Schedule.of(job, examples).total_steps)
+        schedule = Schedule.of(job, shape.examples)
+        self._built = _Training(task, shape, schedule)
+        if not spec.resume_from:
+            return protocol.Built(schedule, Cursor())
+        manifest = checkpoint.read_manifest(self._store, spec.resume_from)
+        task.load_shared_state(checkpoint.read_state(self._store, manifest))
+        self._step = manifest.cursor.step
+        return protocol.Built(schedule, manifest.cursor, manifest.best)
+
+    def await_round(self) -> protocol.RoundOpened:
+        """Say READY, wait for the round, join it, and meet the others."""
+        spec, training = self._spec, self._training
+        self._courier.doing("ready", self._step)
+        self._courier.ready(Ready(self._uuid, training.shape, training.schedule.total_steps, self._step))
+        number = self._wait_for_round().number
+        channel = None
+        if spec.world_size > 1:
+            channel = self._registry.open_channel(
+                spec.channel, generation=spec.generation, round_number=number, rank=spec.rank
+            )
+        address = (spec.generation, number)
+        self._joined = Membership(channel, address, spec.rank, spec.world_size, training.shape, self._patience)
+        self._joined.meet("hello", self._step)
+        self._timer.restart()
+        return protocol.RoundOpened()
+
+    def compute(self, command: protocol.Compute) -> protocol.Computed:
+        """Forward and backward over this rank's share, into memory that the others can read."""
+        self._obey()
+        cursor, training, membership = command.cursor, self._training, self._membership
+        self._step = cursor.step
+        self._courier.doing("computing", cursor.step)
+        digest = 0
+        if command.take_digest and not membership.is_alone:
+            digest = checkpoint.xxh64_of(training.task.shared_state())
+        batch = training.schedule.batch(self._order_of(cursor.epoch), cursor)
+        indices = share(batch, self._spec.rank, self._spec.world_size)
+        work = StepWork(cursor.step, cursor.epoch, indices, len(batch), training.schedule.ends_epoch(cursor))
+        loss = training.task.compute(work, membership.contribution(cursor.step))
+        self._timer.lap("compute")
+        wished = bool(self._courier.control.wish) or self._courier.orphaned
+        return protocol.Computed(loss.sum, loss.weight, digest, time.monotonic(), wished)
+
+    def exchange(self, command: protocol.Exchange) -> protocol.Exchanged:
+        """Publish the contribution and collect the sums."""
+        merged, self._sums = self._membership.reduce(command.header)
+        self._timer.lap("sync")
+        return protocol.Exchanged(merged)
+
+    def commit(self, command: protocol.Commit) -> protocol.Committed:
+        """Apply the step, unless its loss is not finite."""
+        cursor, training = command.cursor, self._training
+        self._courier.doing("committing", cursor.step)
+        loss = StepLoss(command.merged.loss_sum, command.merged.weight)
+        if not math.isfinite(loss.mean):
+            raise NonFiniteLoss(
+                f"the loss is {loss.mean} at step {cursor.step}; the step was not applied",
+                "lower the learning rate, set [train].clip_norm, or look for log(0), 0/0 or bad data in training_step",
+            )
+        training.task.commit(self._sums, loss)
+        self._timer.lap("commit")
+        examples = training.schedule.size_at(cursor)
+        self._courier.step(self._timer.record(cursor.step, cursor.epoch, loss.mean, examples))
+        self._step = cursor.step + 1
+        return protocol.Committed(time.monotonic())
+
+    def evaluate(self, command: protocol.Evaluate) -> protocol.Evaluated:
+        """Evaluate this rank's share; all ranks come to the same metrics."""
+        training, cursor, started = self._training, command.cursor, time.monotonic()
+        if training.shape.eval_examples == 0:
+            return protocol.Evaluated({})
+        self._courier.doing("evaluating", cursor.step)
+        everything = np.arange(training.shape.eval_examples, dtype=np.int64)
+        own = training.task.evaluate(share(everything, self._spec.rank, self._spec.world_size))
+        parts = self._membership.gather(wire.pack(own), "eval", cursor.step)
+        metrics = training.task.finish_evaluation([wire.unpack(part, EvalPart) for part in parts])
+        if self._spec.rank == 0:
+            epoch = cursor.epoch if cursor.consumed else cursor.epoch - 1
+            self._courier.evaluation(Evaluation(cursor.step, epoch, metrics, time.monotonic() - started))
+        self._timer.restart()
+        return protocol.Evaluated(metrics)
+
+    def keep_best(self, command: protocol.KeepBest) -> protocol.BestKept:
+        """Rank 0 writes the model."""
+        if self._spec.rank == 0:
+            self._write_model(layout.BEST_MODEL)
+        return protocol.BestKept()
+
+    def save(self, command: protocol.Save) -> protocol.Saved:
+        """Write this rank's part; once all parts are there, the manifest makes them valid."""
+        cursor, spec, started = command.cursor, self._spec, time.monotonic()
+        self._courier.doing("saving", cursor.step)
+        state = self._training.task.shared_state()
+        own = checkpoint.write_part(self._store, state, cursor.step, spec.rank, spec.world_size)
+        parts = self._membership.gather(wire.pack(own), "save", cursor.step)
+        written = tuple(wire.unpack(part, checkpoint.Part) for part in parts)
+        manifest = checkpoint.Manifest(cursor, spec.world_size, written, state.extra, command.best)
+        checkpoint.write_manifest(self._store, manifest)
+        if spec.rank == 0:
+            checkpoint.prune(self._store, keep=2)
+            self._courier.checkpoint(CheckpointDone(cursor.step, manifest.size_bytes, time.monotonic() - started))
+        self._timer.restart()
+        return protocol.Saved(time.monotonic())
+
+    def export(self, command: protocol.Export) -> protocol.Exported:
+        """Rank 0 writes the model."""
+        if self._spec.rank == 0:
+            self._courier.doing("saving", command.cursor.step)
+            self._write_model(layout.MODEL)
+        return protocol.Exported()
+
+    def leave(self, command: protocol.Leave) -> None:
+        """Sum up rank 0's state where the goal is reached, and part from the others."""
+        cursor = command.cursor
+        self.last_word = Left(command.reason)
+        if cursor is None:
+            return
+        self._courier.doing("leaving", cursor.step)
+        self.last_word = Left(command.reason, cursor.step, cursor.epoch + (cursor.consumed > 0))
+        if self._spec.rank == 0 and command.reason != "ended":
+            task = self._training.task
+            state = task.shared_state()
+            self.last_word = replace(
+                self.last_word,
+                weights_sha256=checkpoint.sha256_of(task.parameters()),
+                state_sha256=checkpoint.sha256_of(state.arrays, state.extra),
+            )
+        self._membership.meet("bye", cursor.step)
+
+    def close(self) -> None:
+        """Release the channel."""
+        if self._joined is not None:
+            self._joined.close()
+
+    @property
+    def _training(self) -> _Training:
+        if self._built is None:
+            raise ProtocolError("the task is not built yet")
+        return self._built
+
+    @property
+    def _membership(self) -> Membership:
+        if self._joined is None:
+            raise ProtocolError("no round is open yet")
+        return self._joined
+
+    def _wait_for_round(self) -> Round:
+        while True:
+            self._obey()
+            if self._courier.orphaned:
+                raise StopNow("stopped")
+            opened = self._courier.control.round
+            if opened and opened.generation == self._spec.generation and self._uuid in opened.members:
+                return opened
+            time.sleep(self._spec.beat_s / 10)
+
+    def _obey(self) -> None:
+        """Leave at once where the controller says so, or where another controller has taken over."""
+        if self._courier.superseded:
+            raise StopNow("superseded")
+        if self._courier.control.stop_now or self._courier.control.closed:
+            raise StopNow("stopped")
+
+    def _patience(self, piece: str, peer: int) -> None:
+        """While a peer is waited for: obey the controller; without one, do not wait for ever."""
+        self._courier.doing(f"waiting for {piece}", self._step, peer)
+        self._obey()
+        if self._courier.orphaned_for_s > LOST_PEER_S:
+            raise StopNow("stopped")
+
+    def _order_of(self, epoch: int) -> Indices:
+        if self._order is None or self._order[0] != epoch:
+            order, expected = self._training.task.order(epoch), self._training.schedule.examples
+            if len(order) != expected:
+                raise TaskError(
+                    f"sampler gave {len(order)} examples for epoch {epoch}, {expected} were expected",
+                    "return as many indices in every epoch",
+                )
+            self._order = (epoch, order)
+        return self._order[1]
+
+    def _write_model(self, key: str) -> None:
+        arrays, aliases = self._training.task.model_arrays()
+        checkpoint.write_model(self._store, key, arrays, aliases)

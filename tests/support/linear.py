@@ -1,0 +1,89 @@
+"""Linear regression in numpy: the smallest task there is, for tests of the engine that need no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from smlt.core.task import (
+    Array,
+    EvalPart,
+    Indices,
+    Region,
+    State,
+    StepLoss,
+    StepWork,
+    TaskShape,
+    TrainingTask,
+    UserTask,
+    mean_metrics,
+    seed_of,
+)
+
+EXAMPLES, FEATURES = 96, 4
+
+
+class Linear(UserTask):
+    """Fits y = x w by gradient descent with momentum; `params`: fail_at, nan_at, print_at, slow_s."""
+
+    framework = "numpy"
+
+    def adapt(self) -> TrainingTask:
+        return LinearTraining(self)
+
+
+class LinearTraining(TrainingTask):
+    def __init__(self, user: Linear) -> None:
+        self.user = user
+
+    def prepare(self) -> Mapping[str, Array]:
+        rng = self.user.rng
+        x = rng.standard_normal((EXAMPLES, FEATURES))
+        return {"x": x, "y": x @ np.arange(1.0, FEATURES + 1)}
+
+    def build(self, prepared: Mapping[str, Array], total_steps: Callable[[int], int]) -> TaskShape:
+        self.x, self.y = prepared["x"], prepared["y"]
+        self.w, self.momentum = np.zeros(FEATURES), np.zeros(FEATURES)
+        return TaskShape(EXAMPLES, EXAMPLES, FEATURES, (Region("float64", FEATURES),))
+
+    def order(self, epoch: int) -> Indices:
+        return np.random.default_rng(seed_of(self.user.context.seed, epoch)).permutation(EXAMPLES)
+
+    def compute(self, work: StepWork, contribution: Sequence[Array]) -> StepLoss:
+        params = self.user.params
+        if work.step == params.get("fail_at"):
+            raise ValueError("the user's own mistake")
+        if work.step == params.get("print_at"):
+            print(f"hello from rank {self.user.rank}")
+        x, y = self.x[work.indices], self.y[work.indices]
+        error = x @ self.w - y
+        contribution[0][:] = 2 * x.T @ error / work.global_batch
+        loss = float(error @ error)
+        return StepLoss(float("nan") if work.step == params.get("nan_at") else loss, len(work.indices))
+
+    def forget(self) -> None:
+        pass
+
+    def commit(self, sums: Sequence[Array], loss: StepLoss) -> None:
+        self.momentum = 0.5 * self.momentum + sums[0]
+        self.w = self.w - 0.05 * self.momentum
+
+    def evaluate(self, indices: Indices) -> EvalPart:
+        error = self.x[indices] @ self.w - self.y[indices]
+        return EvalPart({"mse": (float(error @ error), float(len(indices)))})
+
+    def finish_evaluation(self, parts: Sequence[EvalPart]) -> dict[str, float]:
+        return mean_metrics(parts)
+
+    def shared_state(self) -> State:
+        return State({"w": self.w, "momentum": self.momentum})
+
+    def load_shared_state(self, state: State) -> None:
+        self.w, self.momentum = state.arrays["w"].copy(), state.arrays["momentum"].copy()
+
+    def parameters(self) -> dict[str, Array]:
+        return {"w": self.w}
+
+    def model_arrays(self) -> tuple[dict[str, Array], dict[str, str]]:
+        return {"w": self.w}, {}
