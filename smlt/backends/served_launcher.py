@@ -23,7 +23,7 @@ from smlt.core import wire
 from smlt.core.backend import FunctionState, Launcher, Phase, RankSpec, RunPlace
 from smlt.core.errors import JobFailed, SmltError
 
-WORKER = "smlt.core.worker:work"
+WORKER = "smlt.core.function:work"
 _STOP_S = 10.0
 _TAIL = 2000
 
