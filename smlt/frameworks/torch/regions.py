@@ -1,0 +1,68 @@
+"""What a rank contributes in a step: gradients, float buffers, and one int64 region for what is counted or copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from smlt.core.task import Array, Region
+from smlt.frameworks.torch.buffers import BufferSync, buffers_of
+from smlt.frameworks.torch.flat import GradientViews, flat_gradients
+from smlt.frameworks.torch.watch import UsedParameters, refuse_sparse_modules
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The memory of one contribution, or of one sum, cut up."""
+
+    gradients: Sequence[Array]
+    buffer_floats: dict[str, Array]
+    buffer_words: Array
+    used: Array
+    buffer_changed: Array
+
+
+class Regions:
+    """The regions of a model.
+
+    Attributes:
+        trained: the trained parameters by name, each once, in the model's order.
+        frozen: the others.
+        buffers: the model's buffers.
+        used: notes which parameters backward reaches.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        refuse_sparse_modules(model)
+        self.trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+        self.frozen = [(name, each) for name, each in model.named_parameters() if not each.requires_grad]
+        self._names = {id(parameter): name for name, parameter in self.trained}
+        self._flats = flat_gradients(self.trained)
+        self.buffers = BufferSync(buffers_of(model))
+        self.used = UsedParameters([(self._names[id(each)], each) for flat in self._flats for each in flat.parameters])
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained scalars."""
+        return sum(parameter.numel() for _, parameter in self.trained)
+
+    def shape(self) -> tuple[Region, ...]:
+        """Gradients, float buffers; int64: other buffers, flags of parameters used and float buffers changed."""
+        return (
+            *(flat.region for flat in self._flats),
+            *(Region(dtype, elements) for dtype, elements in self.buffers.floats.items()),
+            Region("int64", self.buffers.words + len(self.trained) + self.buffers.flags),
+        )
+
+    def cut(self, memory: Sequence[Array]) -> Pieces:
+        """A contribution or its sum in its pieces."""
+        gradients, rest, integers = memory[: len(self._flats)], memory[len(self._flats) : -1], memory[-1]
+        words, flags = self.buffers.words, self.buffers.words + len(self.trained)
+        floats = dict(zip(self.buffers.floats, rest, strict=True))
+        return Pieces(gradients, floats, integers[:words], integers[words:flags], integers[flags:])
+
+    def views(self, pieces: Pieces) -> GradientViews:
+        """The gradients of the parameters, in the order of `pieces.used`."""
+        return GradientViews(self._flats, pieces.gradients, self._names)
