@@ -10,6 +10,7 @@ import errno
 import fcntl
 import io
 import os
+import stat
 import time
 import uuid
 import zlib
@@ -200,9 +201,10 @@ def folder_of(url: str) -> Path:
 
 def _stat(path: Path) -> os.stat_result | None:
     try:
-        return path.stat()
+        found = path.stat()
     except _NO_FILE:
         return None
+    return None if stat.S_ISDIR(found.st_mode) else found
 
 
 def _stamp(file: int, now_ns: int, replaced: os.stat_result | None) -> None:
