@@ -1,0 +1,95 @@
+"""Events of a run as lines for people: what `smlt logs` prints, and the progress of a run that has no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from smlt.cli.figures import cost_text, metric_text, progress_text
+from smlt.core.runlog import RunEvent, RunView
+from smlt.core.units import format_bytes, format_duration
+
+_STATES = {
+    "starting": "starting workers",
+    "running": "training",
+    "handing_over": "handing over to the next generation",
+    "recovering": "recovering",
+    "stopping": "stopping",
+}
+
+
+class EventLines:
+    """Turns events into lines, one after the other; of the steps only some are shown.
+
+    Args:
+        steps_every_s: by the events' own times, a line about steps comes no more often than this.
+        detailed: tell of single functions and checkpoints too.
+    """
+
+    def __init__(self, *, steps_every_s: float, detailed: bool) -> None:
+        self._every_s = steps_every_s
+        self._detailed = detailed
+        self._view = RunView()
+        self._steps_told_at = float("-inf")
+
+    def of(self, event: RunEvent) -> list[str]:
+        """The lines that tell of an event; none where it is not worth one."""
+        self._view = self._view.after(event)
+        return list(self._lines(event))
+
+    def _lines(self, event: RunEvent) -> Iterator[str]:
+        data = event.data
+        match event.kind:
+            case "created":
+                yield f"run {data['run']}: {data['task']} on {data['backend']}"
+            case "planned":
+                yield _planned(data)
+            case "state" if data["state"] in _STATES:
+                yield _STATES[data["state"]]
+            case "steps" if event.time - self._steps_told_at >= self._every_s:
+                self._steps_told_at = event.time
+                yield self._steps(event)
+            case "evaluated":
+                taken = format_duration(data["seconds"])
+                yield f"evaluated at step {data['step']}: {metric_text(data['metrics'])} ({taken})"
+            case "output":
+                yield f"[rank {data['rank']}] {data['text']}"
+            case "failed":
+                yield f"rank {data['rank']} failed: {data['message']}"
+            case "finished":
+                reason = data["stop_reason"]
+                yield data["status"] + (f" ({reason})" if reason not in ("", data["status"]) else "")
+            case _ if self._detailed:
+                yield from _detail(event)
+
+    def _steps(self, event: RunEvent) -> str:
+        view = self._view
+        loss = f"loss {view.loss:.4g}" if view.loss is not None else ""
+        speed = f"{view.examples_per_s:.0f} examples/s" if view.examples_per_s else ""
+        taken = format_duration(max(0.0, event.time - view.started))
+        cost = cost_text(view.spent_usd, view.budget_usd) if view.spent_usd else ""
+        return ", ".join(part for part in (progress_text(view), loss, speed, taken, cost) if part)
+
+
+def _planned(data: Mapping[str, Any]) -> str:
+    allocation = data["allocation"]
+    count = allocation["workers"]
+    sync = allocation["sync"]
+    workers = f"{count} worker{'s' if count != 1 else ''} of {format_bytes(allocation['memory_mib'] * 2**20)}"
+    return f"plan: {workers}, {sync['mode']} over {sync['channel']} ({data['reason']})"
+
+
+def _detail(event: RunEvent) -> Iterator[str]:
+    data = event.data
+    match event.kind:
+        case "launched":
+            yield f"launched rank {data['rank']} of generation {data['generation']}"
+        case "ready":
+            yield f"rank {data['rank']} is ready after {format_duration(data['seconds'])}"
+        case "checkpointed":
+            size = format_bytes(data["bytes"])
+            yield f"checkpoint at step {data['step']} ({size}, {format_duration(data['seconds'])})"
+        case "wish":
+            yield f"asked the workers to stop: {data['reason']}"
+        case "exited":
+            yield f"the function of rank {data['rank']} is over" + (f": {data['detail']}" if data["detail"] else "")

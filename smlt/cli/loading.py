@@ -1,0 +1,42 @@
+"""From a command's flags to settings: the process's folder and environment come in here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from smlt.core.layers import Text, read_layers, spell
+from smlt.core.plugins import Registry
+from smlt.core.settings import Settings, resolve
+
+
+def load_settings(
+    registry: Registry,
+    *,
+    config: Path | None,
+    assignments: Sequence[str] | None,
+    flags: Mapping[str, str | None],
+    task_required: bool = True,
+) -> Settings:
+    """The settings of a command; says on stderr which ones are for another backend.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    layers = read_layers(
+        cwd=Path.cwd(),
+        env=os.environ,
+        flags={name: None if value is None else Text(value) for name, value in flags.items()},
+        assignments=assignments or (),
+        config=config,
+    )
+    settings = resolve(layers, registry, task_required=task_required)
+    for item in settings.set_aside:
+        print(
+            f"note: {item.origin}: {spell(item.path)} is for another backend, not used with "
+            f"{settings.spec.backend.name!r}",
+            file=sys.stderr,
+        )
+    return settings

@@ -1,0 +1,55 @@
+"""`smlt logs`: what happened in a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smlt.cli.options import Debug, Run, RunsDir, absolute_runs_dir
+
+if TYPE_CHECKING:
+    from smlt.core.storage import ObjectStore
+
+POLL_S = 0.5
+STEPS_EVERY_S = 1.0
+
+
+def logs(
+    run: Run = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the run does, until it is over.")] = False,
+    runs_dir: RunsDir = None,
+    debug: Debug = False,
+) -> None:
+    """Print what happened in a run, what the workers printed included."""
+    from smlt.cli.found_runs import find_run
+    from smlt.core.plugins import load_registry
+
+    found = find_run(load_registry(), absolute_runs_dir(runs_dir), run)
+    print_log(found.store, follow=follow and not found.over)
+    if follow and not found.over:
+        return
+    if not found.over and found.state != found.view.state:
+        typer.echo(f"{found.record.name} is {found.state}", err=True)
+
+
+def print_log(store: ObjectStore, *, follow: bool, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Print the log so far and, with `follow`, what is added to it until the run is over."""
+    from smlt.cli.lines import EventLines
+    from smlt.core.runlog import read_events
+
+    lines = EventLines(steps_every_s=STEPS_EVERY_S, detailed=True)
+    segment = 0
+    while True:
+        over = False
+        for number, event in read_events(store, first_segment=segment):
+            segment = number + 1
+            over = event.kind == "finished" or (over and event.kind != "created")
+            stamp = time.strftime("%H:%M:%S", time.localtime(event.time))
+            for line in lines.of(event):
+                print(f"{stamp}  {line}", flush=follow)
+        if over or not follow:
+            return
+        sleep(POLL_S)

@@ -1,0 +1,85 @@
+"""The `smlt` command: its verbs, and the wall at which every error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from smlt._version import __version__
+from smlt.cli import backends, check, config, init, logs, runs, status, train
+from smlt.core.errors import SmltError
+
+app = typer.Typer(
+    name="smlt",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+app.command("init")(init.init)
+app.command("train")(train.train)
+app.command("status")(status.status)
+app.command("logs")(logs.logs)
+app.command("runs")(runs.runs)
+app.command("check")(check.check)
+app.command("backends")(backends.backends)
+app.add_typer(config.app, name="config")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"smlt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def smlt(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train PyTorch and TensorFlow models on serverless functions, under a deadline and a budget."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    0 ok, 1 job failed, 2 usage or configuration, 3 stopped by a limit, 4 cloud or credentials, 130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments or os.environ.get("SMLT_DEBUG", "") not in ("", "0")
+    warnings.showwarning = _show_warning
+    try:
+        app(args=list(arguments), prog_name="smlt")
+    except SystemExit as ended:
+        return _code(ended.code)
+    except SmltError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        hint = "" if debug else "; run again with --debug for the traceback"
+        print(f"error: unexpected {type(error).__name__}: {error}{hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _code(code: Any) -> int:
+    return code if isinstance(code, int) else int(bool(code))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        print(f"warning: {message}", file=sys.stderr)

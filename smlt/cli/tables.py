@@ -1,0 +1,36 @@
+"""Plain tables and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def print_json(document: Any) -> None:
+    """One JSON document, and a line's end."""
+    print(json.dumps(document, indent=2, default=str))
+
+
+def print_rows(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), right: Sequence[int] = ()) -> None:
+    """Columns of text; those whose numbers are in `right` hold figures and are set flush right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD if head else None, show_header=bool(head), pad_edge=False, show_edge=False)
+    for number in range(len(rows[0]) if rows else len(head)):
+        title = head[number] if head else ""
+        table.add_column(title, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_plain(cell) for cell in row))
+    # What is piped into another program is not folded to the width of a screen.
+    console = Console(markup=False, highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 400)
+    console.print(table)
+
+
+def _plain(cell: str) -> Any:
+    from rich.text import Text
+
+    return Text(cell)

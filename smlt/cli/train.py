@@ -1,0 +1,95 @@
+"""`smlt train`: train a job, here or on a cloud, and say what came of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smlt.cli.options import (
+    Assignments,
+    BackendName,
+    Config,
+    Debug,
+    Output,
+    OutputFormat,
+    RunsDir,
+    absolute_runs_dir,
+)
+
+if TYPE_CHECKING:
+    from smlt.core.runlog import RunView
+    from smlt.core.summary import Summary
+
+EXIT_CODES = {"succeeded": 0, "failed": 1, "stopped": 3, "cancelled": 130}
+
+
+def train(
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="file.py:Class or package.module:Class.")] = None,
+    config: Config = None,
+    backend: BackendName = None,
+    workers: Annotated[
+        str | None, typer.Option("-w", "--workers", metavar="N", help="How many work at once, or auto.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory of each worker, like 2GiB, or auto.")
+    ] = None,
+    deadline: Annotated[str | None, typer.Option(metavar="TIME", help="Stop by then, like 30m.")] = None,
+    budget: Annotated[str | None, typer.Option(metavar="USD", help="Stop before more is spent, like 2usd.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The run's name; an unfinished run of this name goes on.")
+    ] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="Passes over the data.")] = None,
+    steps: Annotated[str | None, typer.Option(metavar="N", help="Steps, instead of epochs.")] = None,
+    assignments: Assignments = None,
+    output: OutputFormat = Output.TABLE,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell of workers and checkpoints too.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask before money is spent.")] = False,
+    runs_dir: RunsDir = None,
+    debug: Debug = False,
+) -> None:
+    """Train a task: TASK, or the one that smlt.toml names. Local unless told otherwise."""
+    from smlt.api import cancelling
+    from smlt.cli.loading import load_settings
+    from smlt.cli.progress import progress_for
+    from smlt.core.engine import Interrupts, RunRequest, run
+    from smlt.core.plugins import load_registry
+
+    registry = load_registry()
+    flags = {
+        "task": task, "backend": backend, "workers": workers, "memory": memory, "deadline": deadline,
+        "budget": budget, "name": name, "epochs": epochs, "steps": steps,
+    }  # fmt: skip
+    settings = load_settings(registry, config=config, assignments=assignments, flags=flags)
+    request = RunRequest(settings.spec, absolute_runs_dir(runs_dir), settings.folder)
+    interrupts = Interrupts()
+    progress = progress_for(quiet=quiet, detailed=verbose)
+    with progress, cancelling(interrupts, progress.say):
+        summary = run(request, registry, listener=progress, interrupts=interrupts)
+    _report(summary, progress.view, output, quiet)
+    raise typer.Exit(EXIT_CODES[summary.status])
+
+
+def _report(summary: Summary, view: RunView, output: Output, quiet: bool) -> None:
+    from smlt.cli.figures import closing_rows
+    from smlt.cli.tables import print_rows
+
+    if output is Output.JSON:
+        print(summary.to_json())
+    elif not quiet:
+        print_rows(closing_rows(summary, view))
+    if summary.error:
+        _tell_error(summary.error)
+    elif summary.status in ("stopped", "cancelled") and not quiet:
+        mend = {"deadline": " --deadline …", "budget": " --budget …"}.get(summary.stop_reason, "")
+        print(f"to go on: the same command with --name {summary.run}{mend}", file=sys.stderr)
+
+
+def _tell_error(error: dict[str, str]) -> None:
+    """The failure: for an error in the task, with the traceback, for it is the user's own code."""
+    if error.get("traceback"):
+        print(error["traceback"].rstrip(), file=sys.stderr)
+    hint = f"\n  hint: {error['hint']}" if error.get("hint") else ""
+    print(f"error: {error['message']}{hint}", file=sys.stderr)
