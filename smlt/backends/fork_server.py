@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from smlt.backends.function_process import die_with_parent, how_it_ended, kill_group, run_entry, take_over_output
-from smlt.backends.link import AFTER_GRACE_S, CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report
+from smlt.backends.link import CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report
 from smlt.core import wire
 from smlt.core.backend import Phase, RankSpec
 
@@ -39,9 +39,10 @@ class _Function:
 class ForkServer:
     """Forks, watches and ends functions, as orders and clocks say."""
 
-    def __init__(self, link: Link, entry: str) -> None:
+    def __init__(self, link: Link, entry: str, after_grace_s: float) -> None:
         self._link = link
         self._entry = entry
+        self._after_grace_s = after_grace_s
         self._functions: dict[int, _Function] = {}
         self._closing = False
         self._orphaned = False
@@ -66,7 +67,7 @@ class ForkServer:
             if self._link.lost and not self._orphaned:
                 self._orphaned = True
                 for function in self._functions.values():
-                    last = time.monotonic() + function.orphan_grace_s + AFTER_GRACE_S
+                    last = time.monotonic() + function.orphan_grace_s + self._after_grace_s
                     function.deadline = min(function.deadline, last)
             self._enforce_deadlines()
             self._reap()
@@ -170,15 +171,15 @@ def _preload(modules: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m smlt.backends.fork_server FD MODULE:FUNCTION [PRELOAD ...]`."""
-    number, entry, *preload = arguments
+    """`python -m smlt.backends.fork_server FD MODULE:FUNCTION AFTER_GRACE_S [PRELOAD ...]`."""
+    number, entry, after_grace_s, *preload = arguments
     link = Link(socket.socket(fileno=int(number)))
     if failure := _preload([*preload, entry.partition(":")[0]]):
         link.send(Report(UNUSABLE, detail=failure))
         return
     gc.collect()
     gc.freeze()  # a collection in a function does not touch, and so copy, the pages it shares with the server
-    ForkServer(link, entry).run()
+    ForkServer(link, entry, float(after_grace_s)).run()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ from smlt.core.backend import RankSpec
 
 READY, UNUSABLE, STARTED, GONE = "ready", "unusable", "started", "gone"
 LAUNCH, STOP, CLOSE = "launch", "stop", "close"
-AFTER_GRACE_S = 5.0
-"""A function that has not left so long after its orphan grace is killed by its server."""
 
 
 @dataclass(frozen=True)

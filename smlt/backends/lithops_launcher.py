@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from smlt.backends.file_store import UNLISTED
 from smlt.backends.lithops.entry import OUTER_TMPDIR
 from smlt.backends.served_launcher import WORKER, ServedLauncher, thread_environment
 from smlt.core.backend import RunPlace
@@ -62,4 +63,4 @@ class LithopsLauncher(ServedLauncher):
 
 def private_folders(place: RunPlace) -> Path:
     """Where Lithops' own files of a run lie while it runs."""
-    return place.runs_dir.absolute() / place.run / "lithops"
+    return place.runs_dir.absolute() / place.run / UNLISTED / "lithops"

@@ -40,7 +40,10 @@ class ServedLauncher(Launcher):
     """
 
     server: ClassVar[str]
-    """The server's module, run with the number of its socket, the entry and `_server_arguments`."""
+    """The server's module, run with the number of its socket, the entry, `after_grace_s` and `_server_arguments`."""
+
+    after_grace_s: ClassVar[float] = 5.0
+    """Without an engine, a function that has not left so long after its orphan grace is killed by the server."""
 
     def __init__(self, place: RunPlace, entry: str = WORKER) -> None:
         self._place = place
@@ -72,7 +75,7 @@ class ServedLauncher(Launcher):
     def _start_server(self) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         self._server_log = self._logs / f"{self.server.rpartition('.')[2]}.txt"
-        arguments = [self._entry, *self._server_arguments()]
+        arguments = [self._entry, str(self.after_grace_s), *self._server_arguments()]
         ours, theirs = socket.socketpair()
         self._link = Link(ours)
         try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from smlt.backends.function_process import how_it_ended, kill_group
-from smlt.backends.link import AFTER_GRACE_S, CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report
+from smlt.backends.link import CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report
 from smlt.backends.lithops import entry as lithops_entry
 from smlt.core import wire
 from smlt.core.backend import Phase, RankSpec
@@ -44,10 +44,11 @@ class _Call:
 class LithopsHost:
     """Calls, watches and ends functions, as orders, Lithops and clocks say."""
 
-    def __init__(self, link: Link, executor: Any, entry: str, marks: Path) -> None:
+    def __init__(self, link: Link, executor: Any, entry: str, after_grace_s: float, marks: Path) -> None:
         self._link = link
         self._executor = executor
         self._entry = entry
+        self._after_grace_s = after_grace_s
         self._marks = marks
         self._calls: dict[str, _Call] = {}
         self._closing = False
@@ -96,7 +97,7 @@ class LithopsHost:
     def _orphan(self) -> None:
         self._orphaned = True
         for call in self._calls.values():
-            call.deadline = min(call.deadline, time.monotonic() + call.spec.orphan_grace_s + AFTER_GRACE_S)
+            call.deadline = min(call.deadline, time.monotonic() + call.spec.orphan_grace_s + self._after_grace_s)
 
     def _watch(self, call: _Call) -> None:
         now = time.monotonic()
@@ -188,8 +189,8 @@ def _executor(folder: Path, slots: int) -> Any:
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m smlt.backends.lithops.host FD MODULE:FUNCTION FOLDER SLOTS`."""
-    number, entry, path, slots = arguments
+    """`python -m smlt.backends.lithops.host FD MODULE:FUNCTION AFTER_GRACE_S FOLDER SLOTS`."""
+    number, entry, after_grace_s, path, slots = arguments
     link, folder = Link(socket.socket(fileno=int(number))), Path(path)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     marks = folder / "marks"
@@ -202,7 +203,7 @@ def main(arguments: list[str]) -> None:
         link.send(Report(UNUSABLE, detail=f"{type(error).__name__}: {error}"))
         return
     try:
-        LithopsHost(link, executor, entry, marks).run()
+        LithopsHost(link, executor, entry, float(after_grace_s), marks).run()
     finally:
         with suppress(Exception):
             executor.__exit__(None, None, None)  # ends its processes, and waits for them
