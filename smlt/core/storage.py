@@ -15,6 +15,9 @@ from smlt.core.errors import ChannelError, ConfigError, CorruptObject, NotFound
 
 Buffer = bytes | bytearray | memoryview
 
+ALLOCATION_ALIGNMENT = 64
+"""Bytes: where memory from `Channel.allocate` begins; one cache line, and what vector instructions like."""
+
 
 @dataclass(frozen=True)
 class StoreSpec:
@@ -224,7 +227,7 @@ class Channel(ABC):
         self._do_reserve(size_bytes)
 
     def allocate(self, size_bytes: int) -> memoryview:
-        """Writable memory of this size, zeroed, aligned to 64 bytes, from which `put` need not copy."""
+        """Writable memory of this size, zeroed, aligned to `ALLOCATION_ALIGNMENT`, from which `put` need not copy."""
         self._check_open()
         return self._do_allocate(size_bytes)
 
@@ -298,7 +301,11 @@ class Channel(ABC):
         pass
 
     def _do_allocate(self, size_bytes: int) -> memoryview:
-        return memoryview(bytearray(size_bytes))
+        import ctypes
+
+        memory = memoryview(bytearray(size_bytes + ALLOCATION_ALIGNMENT - 1))
+        start = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % ALLOCATION_ALIGNMENT
+        return memory[start : start + size_bytes]
 
     def _do_view(self, key: ChannelKey, timeout_s: float) -> memoryview | None:
         return None
