@@ -1,0 +1,1 @@
+"""A backend and a planner for smlt by a third party."""

@@ -1,0 +1,1 @@
+"""Plugins of smlt that cannot be used, each for another reason."""
