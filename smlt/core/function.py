@@ -244,7 +244,9 @@ class FunctionWorker(Worker):
         self._membership.meet("bye", cursor.step)
 
     def close(self) -> None:
-        """Release the channel."""
+        """Release the task and the channel."""
+        if self._built is not None:
+            self._built.task.close()
         if self._joined is not None:
             self._joined.close()
 

@@ -27,7 +27,7 @@ hookimpl = pluggy.HookimplMarker("smlt")
 
 @dataclass(frozen=True)
 class Entry:
-    """Something a plugin offers: `target` is "module:Name"; `extra` is the part of `pip install smlt[extra]` it needs."""
+    """Something a plugin offers: `target` is "module:Name"; `extra` the extra of `pip install smlt[extra]` it needs."""
 
     target: str
     extra: str = ""

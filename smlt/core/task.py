@@ -26,7 +26,7 @@ class Loss(NamedTuple):
     """A loss that is not a plain mean over examples: `sum` over what counts, and the `weight` of what counts.
 
     The global loss is the sum of all ranks' sums over the sum of their weights, so padded or masked data average
-    right however unequal the ranks are. `sum` is a scalar tensor of the framework, `weight` a number or a scalar tensor.
+    right however unequal the ranks are. `sum` is a scalar tensor, `weight` a number or a scalar tensor.
     """
 
     sum: Any
@@ -194,7 +194,7 @@ class StepLoss:
 
 @dataclass(frozen=True)
 class EvalPart:
-    """One rank's share of an evaluation: metrics as (sum, weight), or the raw outputs where the user's `eval_end` wants them."""
+    """One rank's share of an evaluation: metrics as (sum, weight), or the raw outputs that `eval_end` wants."""
 
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
     outputs: tuple[dict[str, Any], ...] = ()
@@ -269,11 +269,14 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def shared_state(self) -> State:
-        """All state that is equal on every rank at a commit: parameters, buffers, optimizer, scheduler, the user's own."""
+        """All that is equal on every rank at a commit: parameters, buffers, optimizer, scheduler, the user's own."""
 
     @abstractmethod
     def load_shared_state(self, state: State) -> None:
         """Take over a state that `shared_state` gave; raises TaskError naming what does not fit."""
+
+    def close(self) -> None:  # noqa: B027  most tasks hold nothing
+        """Release what the task holds, such as a thread; nothing is asked of it afterwards."""
 
     @abstractmethod
     def parameters(self) -> dict[str, Array]:
