@@ -13,6 +13,7 @@ from smlt.core.units import (
     parse_every,
     parse_memory_mib,
     parse_usd,
+    with_unit,
 )
 
 
@@ -85,6 +86,12 @@ def test_a_written_duration_reads_back_within_its_last_digit(seconds):
 @given(st.floats(min_value=1e-6, max_value=1e9))
 def test_written_money_reads_back_within_its_last_digit(amount):
     assert parse_usd(format_usd(amount)) == pytest.approx(amount, rel=0.006)
+
+
+@given(st.floats(min_value=1e-9, max_value=1e12))
+def test_a_quantity_with_its_unit_reads_back_exactly(value):
+    assert parse_duration_s(with_unit(value, "s")) == value
+    assert parse_usd(with_unit(value, "usd")) == value
 
 
 @given(st.integers(1, 10**7), st.sampled_from(["MiB", "GiB"]))

@@ -26,7 +26,8 @@ def backends(output: OutputFormat = Output.TABLE, debug: Debug = False) -> None:
         return
     for kind in ("backends", "planners"):
         rows = [[item["name"], item["summary"], item["state"], item["plugin"]] for item in document[kind]]
-        print_rows(rows, head=[kind.removesuffix("s"), "", "", "from"])
+        print_rows(rows, head=[kind.removesuffix("s"), "what", "state", "from"])
+        print()
     if registry.left_out:
         print_rows([[item.plugin, item.reason] for item in registry.left_out], head=["left out", "why"])
 

@@ -56,6 +56,8 @@ class EventLines:
                 yield f"[rank {data['rank']}] {data['text']}"
             case "failed":
                 yield f"rank {data['rank']} failed: {data['message']}"
+                if self._detailed:
+                    yield from own_traceback(data).splitlines()
             case "finished":
                 reason = data["stop_reason"]
                 yield data["status"] + (f" ({reason})" if reason not in ("", data["status"]) else "")
@@ -93,3 +95,11 @@ def _detail(event: RunEvent) -> Iterator[str]:
             yield f"asked the workers to stop: {data['reason']}"
         case "exited":
             yield f"the function of rank {data['rank']} is over" + (f": {data['detail']}" if data["detail"] else "")
+
+
+def own_traceback(failure: Mapping[str, Any]) -> str:
+    """The traceback of a failure; of an error that the task raised, the part that is the task's."""
+    text = str(failure.get("traceback") or "").rstrip()
+    if failure.get("kind") == "TaskError":
+        text = text.split("\n\nThe above exception was the direct cause", 1)[0]
+    return text

@@ -67,8 +67,10 @@ class Plain(Progress):
         os.write(sys.stderr.fileno(), f"{text}\n".encode())
 
     def _do_show(self, event: RunEvent) -> None:
-        for line in self._lines.of(event):
-            print(line, file=sys.stderr, flush=True)
+        lines = self._lines.of(event)
+        if event.kind not in ("failed", "finished"):  # the command itself says how it ended
+            for line in lines:
+                print(line, file=sys.stderr, flush=True)
 
 
 class Bar(Progress):

@@ -14,7 +14,7 @@ def status(
 
     from smlt.cli.figures import status_rows
     from smlt.cli.found_runs import find_run
-    from smlt.cli.tables import print_json, print_rows
+    from smlt.cli.tables import print_json, print_figures
     from smlt.core.plugins import load_registry
 
     found = find_run(load_registry(), absolute_runs_dir(runs_dir), run)
@@ -22,4 +22,4 @@ def status(
         summary = asdict(found.summary) if found.summary else None
         print_json({**asdict(found.view), "state": found.state, "last_event": found.last_event, "summary": summary})
         return
-    print_rows(status_rows(found.view, found.state, time.time()))
+    print_figures(status_rows(found.view, found.state, time.time()))

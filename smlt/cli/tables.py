@@ -13,6 +13,13 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, default=str))
 
 
+def print_figures(rows: Sequence[Sequence[str]]) -> None:
+    """Names and values, a line each; a value of several lines stays in its column, and none is folded."""
+    width = max((len(name) for name, _ in rows), default=0) + 2
+    for name, value in rows:
+        print(name.ljust(width) + value.replace("\n", "\n" + " " * width))
+
+
 def print_rows(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), right: Sequence[int] = ()) -> None:
     """Columns of text; those whose numbers are in `right` hold figures and are set flush right."""
     from rich import box
@@ -26,8 +33,10 @@ def print_rows(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), right
     for row in rows:
         table.add_row(*(_plain(cell) for cell in row))
     # What is piped into another program is not folded to the width of a screen.
-    console = Console(markup=False, highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 400)
-    console.print(table)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 400)
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def _plain(cell: str) -> Any:

@@ -69,27 +69,33 @@ def train(
     with progress, cancelling(interrupts, progress.say):
         summary = run(request, registry, listener=progress, interrupts=interrupts)
     _report(summary, progress.view, output, quiet)
+    if summary.error:
+        _tell_error(summary, verbose, debug)
+    elif summary.status != "succeeded" and not quiet:
+        raised = f" --{summary.stop_reason} …" if summary.stop_reason in ("deadline", "budget") else ""
+        print(f"to go on: the same command with --name {summary.run}{raised}", file=sys.stderr)
     raise typer.Exit(EXIT_CODES[summary.status])
 
 
 def _report(summary: Summary, view: RunView, output: Output, quiet: bool) -> None:
     from smlt.cli.figures import closing_rows
-    from smlt.cli.tables import print_rows
+    from smlt.cli.tables import print_figures
 
     if output is Output.JSON:
-        print(summary.to_json())
+        print(summary.to_json(), flush=True)
     elif not quiet:
-        print_rows(closing_rows(summary, view))
-    if summary.error:
-        _tell_error(summary.error)
-    elif summary.status in ("stopped", "cancelled") and not quiet:
-        mend = {"deadline": " --deadline …", "budget": " --budget …"}.get(summary.stop_reason, "")
-        print(f"to go on: the same command with --name {summary.run}{mend}", file=sys.stderr)
+        print_figures(closing_rows(summary, view))
+        sys.stdout.flush()
 
 
-def _tell_error(error: dict[str, str]) -> None:
-    """The failure: for an error in the task, with the traceback, for it is the user's own code."""
-    if error.get("traceback"):
-        print(error["traceback"].rstrip(), file=sys.stderr)
-    hint = f"\n  hint: {error['hint']}" if error.get("hint") else ""
-    print(f"error: {error['message']}{hint}", file=sys.stderr)
+def _tell_error(summary: Summary, verbose: bool, debug: bool) -> None:
+    from smlt.cli.lines import own_traceback
+
+    error = summary.error
+    if debug or verbose:
+        print(error["traceback"] if debug else own_traceback(error), file=sys.stderr)
+    print(f"error: {error['message']}", file=sys.stderr)
+    if error["hint"]:
+        print(f"  hint: {error['hint']}", file=sys.stderr)
+    if not (debug or verbose) and error["traceback"]:
+        print(f"  the traceback: smlt logs {summary.run}", file=sys.stderr)

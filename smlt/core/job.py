@@ -17,20 +17,26 @@ from pydantic import (
     model_validator,
 )
 
-from smlt.core.units import Every, parse_duration_s, parse_every, parse_memory_mib, parse_usd
+from smlt.core.units import Every, parse_duration_s, parse_every, parse_memory_mib, parse_usd, with_unit
 
 Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Seconds = Annotated[
-    float, BeforeValidator(parse_duration_s), WithJsonSchema({"type": ["string", "number"], "examples": ["30m", "2h"]})
+    float,
+    BeforeValidator(parse_duration_s),
+    PlainSerializer(lambda seconds: with_unit(seconds, "s"), when_used="json-unless-none"),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["30m", "2h"]}),
 ]
 Usd = Annotated[
-    float, BeforeValidator(parse_usd), WithJsonSchema({"type": ["string", "number"], "examples": ["2usd", "0.50usd"]})
+    float,
+    BeforeValidator(parse_usd),
+    PlainSerializer(lambda usd: with_unit(usd, "usd"), when_used="json-unless-none"),
+    WithJsonSchema({"type": ["string", "number"], "examples": ["2usd", "0.50usd"]}),
 ]
 MemoryMib = Annotated[
     int,
     BeforeValidator(parse_memory_mib),
-    PlainSerializer(lambda mib: f"{mib}MiB", return_type=str),
+    PlainSerializer(lambda mib: with_unit(mib, "MiB"), when_used="json"),
     WithJsonSchema({"type": "string", "examples": ["512MiB", "2GiB"]}),
 ]
 Period = Annotated[

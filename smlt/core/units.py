@@ -83,6 +83,12 @@ def _positive(value: float, what: str) -> float:
     return value
 
 
+def with_unit(value: float, unit: str) -> str | float:
+    """A quantity as text that the parsers read back exactly; the bare number where no short text does."""
+    text = f"{value:.6f}".rstrip("0").rstrip(".")
+    return text + unit if float(text) == value else value
+
+
 def format_duration(seconds: float) -> str:
     """A duration for people, which `parse_duration_s` reads back: 840 ms, 12.3 s, 4 m 05 s, 2 h 03 m."""
     if seconds < 0.9995:
