@@ -1,4 +1,4 @@
-"""N ranks in one process: each computes, the regions are summed in rank order, each commits. What the engine does, bare."""
+"""N ranks in one process: each computes, the regions are summed in rank order, each commits; the engine, bare."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ class Fleet:
         for rank in range(ranks):
             user = task()
             user.context = TaskContext(
-                context.get("params", {}), seed, rank, ranks, HERE, **{k: v for k, v in context.items() if k != "params"}
+                context.get("params", {}),
+                seed,
+                rank,
+                ranks,
+                HERE,
+                **{k: v for k, v in context.items() if k != "params"},
             )
             training = user.adapt()
             assert isinstance(training, TorchTraining)

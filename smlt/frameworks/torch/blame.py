@@ -11,7 +11,12 @@ from pathlib import Path
 from smlt.core.errors import SmltError, TaskError
 from smlt.core.task import UserTask
 
-OUT_OF_MEMORY = "let fewer examples into a forward pass ([train].micro_batch), or give the workers more memory"
+HINTS = {
+    "allocate memory": "let fewer examples into a forward pass ([train].micro_batch), or give the workers more memory",
+    "more than 1 value per channel": "batch norm needs more rows in a forward pass: larger global batches or "
+    "micro-batches, fewer workers, or a sampler that leaves out the short rest of an epoch",
+}
+"""What can be done about messages of torch's own, by a part of them."""
 
 
 @contextmanager
@@ -34,7 +39,8 @@ def blame(task: UserTask, hook: str, doing: str | None = None, hint: str = "") -
     except Exception as error:
         text = f": {error}" if str(error) else ""
         message = f"{doing or hook} raised {type(error).__name__}{text}{_place(task, hook, error)}"
-        raise TaskError(message, OUT_OF_MEMORY if _out_of_memory(error) else hint) from error
+        known = [mend for part, mend in HINTS.items() if part in str(error)]
+        raise TaskError(message, known[0] if known else hint) from error
 
 
 def overridden(task: UserTask, hook: str, base: type[UserTask]) -> bool:
@@ -42,14 +48,10 @@ def overridden(task: UserTask, hook: str, base: type[UserTask]) -> bool:
     return getattr(type(task), hook) is not getattr(base, hook)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "not enough memory" in str(error)
-
-
 def _place(task: UserTask, hook: str, error: Exception) -> str:
     """` (task.py:31)`: the innermost frame of the user's own; empty where no frame is."""
     function = inspect.unwrap(getattr(type(task), hook))
-    own_file = "" if function.__module__.startswith("smlt.") else function.__code__.co_filename
+    own_file = "" if str(function.__module__).startswith("smlt.") else function.__code__.co_filename
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename == own_file or _travelled(frame.filename, task.context.folder):
             return f" ({Path(frame.filename).name}:{frame.lineno})"

@@ -126,8 +126,8 @@ class BufferSync:
             first: whether this is rank 0.
         """
         for place, (buffer, piece) in enumerate(self._float_pieces(floats)):
-            torch.from_numpy(piece).copy_(_reals(buffer.tensor).reshape(-1))
             flags[place] = kept[buffer.name].changed()
+            torch.from_numpy(piece).copy_(_reals(buffer.tensor).reshape(-1))
         for buffer, piece in self._other_pieces(words):
             kept[buffer.name].changed()
             if first:

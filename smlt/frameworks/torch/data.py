@@ -78,10 +78,10 @@ def epoch_order(task: TorchTask, examples: int, epoch: int) -> Indices:
     with blame(task, "sampler"):
         order = np.asarray(task.sampler(np.random.default_rng(seed), epoch))
     hint = f"return indices from 0 to {examples - 1}, as a list, array or tensor"
-    if order.ndim != 1 or not np.issubdtype(order.dtype, np.integer):
-        raise TaskError(f"sampler returned {order.dtype}{list(order.shape)} instead of a sequence of indices", hint)
     if not order.size:
         raise TaskError(f"sampler returned no indices for epoch {epoch}", hint)
+    if order.ndim != 1 or not np.issubdtype(order.dtype, np.integer):
+        raise TaskError(f"sampler returned {order.dtype}{list(order.shape)} instead of a sequence of indices", hint)
     if order.min() < 0 or order.max() >= examples:
         raise TaskError(f"sampler returned indices from {order.min()} to {order.max()}", hint)
     return order.astype(np.int64)

@@ -133,6 +133,7 @@ class LoopSteps(Stepper):
     def __init__(self, task: TorchTask, model: nn.Module, optimizers: Optimizers, data: Batches) -> None:
         self._task, self._model, self._optimizers, self._data = task, model, optimizers, data
         self._strand: Strand | None = None
+        self._between_steps = False
 
     def compute(self, work: StepWork, gradients: GradientViews, used: Array) -> StepLoss:
         """Let the loop run from the batch to its `ctx.sync`."""
@@ -175,12 +176,13 @@ class LoopSteps(Stepper):
             self._strand = None
 
     def close(self) -> None:
-        """End `ctx.batches()`, let the loop return, and let its thread go."""
+        """End `ctx.batches()`, let the loop return, and let its thread go; one in the middle of a step is unwound."""
         strand, self._strand = self._strand, None
-        if strand is None:
+        if strand is None or strand.ended:
             return
         try:
-            self._take(strand.resume())
+            if self._between_steps:
+                self._take(strand.resume())
         finally:
             strand.unwind()
 
@@ -203,4 +205,5 @@ class LoopSteps(Stepper):
             if isinstance(turn.error, SmltError):
                 raise turn.error
             raise TaskError(f"loop was left by {type(turn.error).__name__}") from turn.error
+        self._between_steps = isinstance(turn, Paused) and isinstance(turn.request, WantsBatch)
         return turn

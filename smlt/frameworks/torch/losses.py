@@ -31,15 +31,11 @@ class BatchLoss(NamedTuple):
         value = float(self.tensor.detach())
         return StepLoss(value if self.rows is None else value * self.rows, self.weight)
 
-    def scaled(self, global_batch: int) -> Tensor:
-        """Its share of (the sum over all ranks) / global_batch; no arithmetic at all where the share is the whole."""
+    def share(self, denominator: float) -> Tensor:
+        """Its sum over the denominator; no arithmetic at all on a mean over that many rows."""
         if self.rows is None:
-            return self.tensor / global_batch
-        return self.tensor if self.rows == global_batch else self.tensor * (self.rows / global_batch)
-
-    def mean(self) -> BatchLoss:
-        """A sum as the mean that a plain loop would call backward on."""
-        return self._replace(tensor=self.tensor / self.weight)
+            return self.tensor / denominator
+        return self.tensor if self.rows == denominator else self.tensor * (self.rows / denominator)
 
 
 def read_loss(returned: Any, rows: int) -> BatchLoss:

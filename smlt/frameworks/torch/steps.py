@@ -14,7 +14,7 @@ from smlt.core.task import Array, Indices, StepLoss, StepWork, seed_of
 from smlt.frameworks.torch.blame import blame
 from smlt.frameworks.torch.data import Batches
 from smlt.frameworks.torch.flat import GradientViews
-from smlt.frameworks.torch.losses import BatchLoss, read_loss
+from smlt.frameworks.torch.losses import read_loss
 from smlt.frameworks.torch.optimizers import Optimizers
 from smlt.frameworks.torch.seeding import seed_everything
 from smlt.frameworks.torch.watch import UsedParameters
@@ -73,13 +73,14 @@ class HookSteps(Stepper):
         self._task, self._model, self._data, self._watch = task, model, data, watch
         self._optimizer = next(iter(optimizers.optimizers.values()))
         self._scheduler = optimizers.only_scheduler()
-        self._is_mean = False
+        self._denominator = 1.0
 
     def compute(self, work: StepWork, gradients: GradientViews, used: Array) -> StepLoss:
         """One forward and backward a micro-batch."""
         context = self._task.context
         parts = micro_batches(work.indices, context.micro_batch)
-        self._is_mean = len(parts) == 1 and context.world_size == 1
+        alone = context.world_size == 1 and len(parts) == 1
+        self._denominator = float(work.global_batch)
         total = StepLoss(0.0, 0.0)
         self._watch.clear()
         gradients.attach()
@@ -92,16 +93,18 @@ class HookSteps(Stepper):
             gradients.attach()
             loss = read_loss(returned, len(part))
             report = loss.report()
+            if alone and loss.weight > 0:
+                self._denominator = loss.weight  # as in a plain loop, so that one worker gives its very bits
             total = StepLoss(total.sum + report.sum, total.weight + report.weight)
             with blame(self._task, "training_step", "backward of training_step's loss"):
-                self._share(loss, work).backward()  # type: ignore[no-untyped-call]
+                loss.share(self._denominator).backward()  # type: ignore[no-untyped-call]
             gradients.check_in_place()
         used[:] = np.frombuffer(self._watch.flags, np.uint8)
         return total
 
     def divisor(self, work: StepWork, loss: StepLoss) -> float:
-        """Sums were divided by the global batch before backward; 1 where that was their weight."""
-        return 1.0 if self._is_mean else loss.weight / work.global_batch
+        """Losses were divided by the denominator before backward; 1 where that was their weight."""
+        return loss.weight / self._denominator
 
     def apply(self, work: StepWork) -> None:
         """The user's last word on the gradients, the optimizer, the scheduler."""
@@ -118,8 +121,3 @@ class HookSteps(Stepper):
 
     def close(self) -> None:
         """Nothing is held."""
-
-    def _share(self, loss: BatchLoss, work: StepWork) -> torch.Tensor:
-        if self._is_mean and loss.rows is None and loss.weight > 0:
-            return loss.mean().tensor  # the very loss of a plain loop, so that one worker gives its very bits
-        return loss.scaled(work.global_batch)
