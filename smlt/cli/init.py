@@ -21,7 +21,7 @@ class Framework(StrEnum):
     KERAS = "keras"
 
 
-_EXTRAS = {Framework.TORCH: ("torch", "torch"), Framework.KERAS: ("keras", "tensorflow")}
+_EXTRAS = {Framework.TORCH: ("torch", "torch"), Framework.KERAS: ("tensorflow", "tensorflow")}
 """The module that each needs, and the extra that installs it."""
 
 

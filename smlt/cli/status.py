@@ -14,7 +14,7 @@ def status(
 
     from smlt.cli.figures import status_rows
     from smlt.cli.found_runs import find_run
-    from smlt.cli.tables import print_json, print_figures
+    from smlt.cli.tables import print_figures, print_json
     from smlt.core.plugins import load_registry
 
     found = find_run(load_registry(), absolute_runs_dir(runs_dir), run)
