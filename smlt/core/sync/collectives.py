@@ -20,7 +20,7 @@ WAIT_SLICE_S = 0.2
 
 
 class ScatterReduce:
-    """Sums contributions over all ranks: each rank reduces one shard of them, in rank order, and all collect the shards.
+    """Sums over all ranks: each rank adds up one shard of all contributions, in rank order, and all collect the shards.
 
     The paper's hierarchical aggregation, packed: one value a rank and phase, read by range. The sum of an element is
     ((x0 + x1) + x2) + … over the ranks, whoever computes it, so the result is the same on every rank, bit for bit.
