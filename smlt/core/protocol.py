@@ -182,6 +182,20 @@ class Leave:
 
 Command = Claim | Build | AwaitRound | Compute | Exchange | Commit | Evaluate | KeepBest | Save | Export | Leave
 
+_OUTCOME: dict[type[Command], type[Event]] = {
+    Claim: Claimed,
+    Build: Built,
+    AwaitRound: RoundOpened,
+    Compute: Computed,
+    Exchange: Exchanged,
+    Commit: Committed,
+    Evaluate: Evaluated,
+    KeepBest: BestKept,
+    Save: Saved,
+    Export: Exported,
+}
+"""What follows each command; nothing follows `Leave`."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -217,6 +231,7 @@ class RankProtocol:
         self._saved_step = -1
         self._best: float | None = None
         self._goal = ""
+        self._due: type[Event] | None = Begun
 
     @property
     def cursor(self) -> Cursor:
@@ -229,6 +244,13 @@ class RankProtocol:
         Raises:
             ProtocolError: the event cannot happen here.
         """
+        if type(event) is not self._due:
+            raise ProtocolError(f"rank {self._rank} cannot take {event} now")
+        command = self._decide(event)
+        self._due = _OUTCOME.get(type(command))
+        return command
+
+    def _decide(self, event: Event) -> Command:
         match event:
             case Begun():
                 return Claim()
@@ -256,7 +278,6 @@ class RankProtocol:
                 return self._go_on()
             case Exported():
                 return Leave(self._goal, self._cursor)
-        raise ProtocolError(f"rank {self._rank} cannot take {event}")
 
     @property
     def _course(self) -> Schedule:
@@ -283,7 +304,7 @@ class RankProtocol:
     def _save_due(self, following: Cursor, now: float) -> bool:
         every = self._rules.job.checkpoint_every
         if every == "auto":
-            return now - (self._saved_at_s or now) >= self._rules.save_interval_s
+            return self._saved_at_s is not None and now - self._saved_at_s >= self._rules.save_interval_s
         return self._course.is_due(every, following)
 
     def _after_commit(self, now: float) -> Command:
