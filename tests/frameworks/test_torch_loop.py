@@ -71,7 +71,7 @@ def test_a_gan_in_one_worker_is_its_plain_loop_bit_for_bit(launch: Callable[...,
                 seed_everything(seed_of(3, step, 0, 0))
                 yield [data.tensors[0][torch.from_numpy(rows)]]
 
-        def sync(self, model: nn.Module, loss: Any = None) -> None:
+        def sync(self, model: nn.Module, loss: Any = 0.0) -> None:
             """One worker's gradients are the mean."""
 
     task = Gan()
@@ -154,7 +154,7 @@ def test_the_context_has_what_a_loop_needs(launch: Callable[..., Fleet]) -> None
 
     fleet = launch(Curious, batch=20, precision="bf16").run(3)
     assert places == [(0, 0), (1, 0), (2, 1)]
-    assert fleet.losses == [StepLoss(0.0, 0.0)] * 3  # nothing reported
+    assert fleet.losses == [StepLoss(0.0, 20.0), StepLoss(0.0, 17.0), StepLoss(0.0, 20.0)]  # nothing reported
 
 
 def test_buffers_are_averaged_in_a_loop_too(launch: Callable[..., Fleet]) -> None:

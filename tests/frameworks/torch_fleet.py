@@ -107,10 +107,10 @@ class Fleet:
 
 
 def copied(state: State) -> State:
-    """A state that shares no memory with the task; read-only, and through the wire's own encoding."""
+    """A state that shares no memory with the task; read-only, its scalars of shape (1,)."""
     import msgpack
 
-    arrays = {name: array.copy() for name, array in state.arrays.items()}
+    arrays = {name: np.ascontiguousarray(array).copy() for name, array in state.arrays.items()}
     for array in arrays.values():
         array.flags.writeable = False
     return State(arrays, msgpack.unpackb(msgpack.packb(state.extra)))

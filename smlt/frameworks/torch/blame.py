@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ HINTS = {
 
 
 @contextmanager
-def blame(task: UserTask, hook: str, doing: str | None = None, hint: str = "") -> Iterator[None]:
+def blame(task: UserTask, hook: str, doing: str | Callable[[], str] | None = None, hint: str = "") -> Iterator[None]:
     """Translate what a hook raises.
 
     Args:
@@ -38,7 +38,8 @@ def blame(task: UserTask, hook: str, doing: str | None = None, hint: str = "") -
         raise
     except Exception as error:
         text = f": {error}" if str(error) else ""
-        message = f"{doing or hook} raised {type(error).__name__}{text}{_place(task, hook, error)}"
+        what = doing() if callable(doing) else doing or hook
+        message = f"{what} raised {type(error).__name__}{text}{_place(task, hook, error)}"
         known = [mend for part, mend in HINTS.items() if part in str(error)]
         raise TaskError(message, known[0] if known else hint) from error
 

@@ -58,11 +58,11 @@ class Batches:
             with blame(self._task, self._hook, f"{self._hook}().__getitems__"):
                 return list(dataset.__getitems__(indices))
         seedless = type(dataset) is TensorDataset  # nothing random is in it, and seeds would take longer than its items
-        items = []
-        for index in indices:
-            if not seedless:
-                seed_everything(seed_of(seed, epoch, index))
-            with blame(self._task, self._hook, f"{self._hook}()[{index}]"):
+        items: list[Any] = []
+        with blame(self._task, self._hook, lambda: f"{self._hook}()[{indices[len(items)]}]"):
+            for index in indices:
+                if not seedless:
+                    seed_everything(seed_of(seed, epoch, index))
                 items.append(dataset[index])
         return items
 

@@ -34,9 +34,9 @@ class WantsBatch:
 
 @dataclass(frozen=True)
 class WantsSync:
-    """The loop has its gradients and, perhaps, a loss to report."""
+    """The loop has its gradients, and a loss to report."""
 
-    loss: float | None
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class LoopContext:
             self._in_step = True
             yield answer.batch
 
-    def sync(self, model: nn.Module, loss: Tensor | float | None = None) -> None:
+    def sync(self, model: nn.Module, loss: Tensor | float = 0.0) -> None:
         """Replace `p.grad` of all parameters by its mean over the global batch, clipped to `[train].clip_norm`.
 
         A rank's gradients weigh as much as its batch is long: they are to be those of a mean over it. A parameter whose
@@ -96,14 +96,14 @@ class LoopContext:
 
         Args:
             model: the model, whole.
-            loss: the mean loss over the batch, for reports.
+            loss: the mean loss over the batch, for reports alone; 0 is reported where none is given.
 
         Raises:
             TaskError: not exactly one call for a batch, or another model.
         """
         if model is not self.model:
             raise TaskError("ctx.sync got something else than the task's model", "call ctx.sync(ctx.model)")
-        value = None if loss is None else float(loss.detach() if isinstance(loss, Tensor) else loss)
+        value = float(loss.detach() if isinstance(loss, Tensor) else loss)
         self._ask(WantsSync(value), in_step=True)
         self._in_step = False
 
@@ -157,8 +157,7 @@ class LoopSteps(Stepper):
             if parameter.grad is not None:
                 view.copy_(parameter.grad if rows == work.global_batch else parameter.grad * (rows / work.global_batch))
                 used[place] = 1
-        loss = turn.request.loss
-        return StepLoss(0.0, 0.0) if loss is None else StepLoss(loss * rows, float(rows))
+        return StepLoss(turn.request.loss * rows, float(rows))
 
     def divisor(self, work: StepWork, loss: StepLoss) -> float:
         """Gradients are those of means."""
