@@ -166,3 +166,14 @@ def test_the_third_partys_backend_keeps_the_published_contract(installed):
     environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=PROJECTS / "acme")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_whole_job_runs_on_the_third_partys_backend_as_its_planner_says(installed, tmp_path):
+    task = Path(__file__).parent / "support" / "linear.py"
+    settings = ["--backend", "acme", "--set", "planner.name=frugal", "--set", "job.steps=5"]
+    command = ["train", f"{task}:Linear", *settings, "--runs-dir", str(tmp_path), "-o", "json"]
+    code = "import sys; from smlt.cli.main import main; sys.argv[0] = 'smlt'; main()"
+    summary = json.loads(in_process(code, *command, path=installed, cwd=tmp_path))
+    assert (summary["status"], summary["steps"]) == ("succeeded", 5)
+    assert (summary["backend"], summary["planner"]) == ("acme", "frugal")
+    assert summary["allocation"]["workers"] == 1

@@ -25,6 +25,13 @@ from smlt.backends.link import CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSAB
 from smlt.core import wire
 from smlt.core.backend import Phase, RankSpec
 
+COMPANIONS = {
+    # torch.use_deterministic_algorithms imports the second one on its first call, which takes as long as torch itself.
+    "torch": ("smlt.frameworks.torch", "torch._inductor.config"),
+    "tensorflow": ("smlt.frameworks.keras",),
+}
+"""What a worker with this framework imports before its first step, so that a fork finds it; none is needed."""
+
 
 @dataclass
 class _Function:
@@ -167,6 +174,9 @@ def _preload(modules: Sequence[str]) -> str:
         except Exception as error:  # a framework's import may raise anything; it is reported, not hidden
             traceback.print_exc()
             return f"cannot import {module}: {type(error).__name__}: {error}"
+        for companion in COMPANIONS.get(module, ()):
+            with suppress(ImportError):
+                importlib.import_module(companion)
     return ""
 
 

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import launching as functions
 import psutil
 import pytest
-from launching import engine, entry_of, is_running, wait_gone, wait_note, wait_over
 
+import smlt
 from smlt.backends.lithops.backend import LithopsBackend, LithopsOptions
 from smlt.backends.lithops_launcher import LithopsLauncher, private_folders
 from smlt.core.backend import FunctionState, Launcher, Phase, RankSpec, RunPlace
 from smlt.core.errors import CloudError
 from smlt.testing.backend import TimeLimitContract, eventually, spec_for
+from tests.support import launching as functions
+from tests.support.launching import engine, entry_of, is_running, wait_gone, wait_note, wait_over
 
 BACKEND = LithopsBackend("lithops", LithopsOptions())
 
@@ -42,7 +43,7 @@ def spec(place, tmp_path) -> RankSpec:
 @pytest.fixture
 def launching(place, monkeypatch) -> Iterator[Callable[..., Launcher]]:
     """`launching(function)`: a launcher of that function, closed after the test; then nothing is left."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(functions.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(functions.ROOT))
     launchers: list[LithopsLauncher] = []
 
     def launching(function) -> Launcher:
@@ -153,3 +154,22 @@ def test_cleaning_removes_what_was_left_when_everything_was_killed_at_once(place
     assert str(private_folders(place)) in BACKEND.clean(place)
     assert not private_folders(place).exists()
     assert BACKEND.clean(place) == []
+
+
+def test_a_job_comes_to_the_same_bits_as_on_the_local_backend(place):
+    results = {
+        backend: smlt.train(
+            f"{functions.ROOT / 'tests' / 'support' / 'linear.py'}:Linear",
+            name=backend,
+            backend=backend,
+            workers=2,
+            epochs=2,
+            global_batch=32,
+            runs_dir=place.runs_dir,
+        )
+        for backend in ("local", "lithops")
+    }
+    assert {result.status for result in results.values()} == {"succeeded"}
+    assert results["lithops"].summary.state_sha256 == results["local"].summary.state_sha256
+    assert psutil.Process().children(recursive=True) == []
+    assert not private_folders(replace(place, run="lithops")).exists()

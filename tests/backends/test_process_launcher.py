@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import launching as functions
 import psutil
 import pytest
-from launching import engine, entry_of, is_running, wait_gone, wait_note, wait_over
 
 from smlt.backends.local.backend import LocalBackend, LocalOptions
 from smlt.backends.process_launcher import ProcessLauncher
 from smlt.core.backend import FunctionState, Phase, RankSpec, RunPlace
 from smlt.core.errors import PluginError
 from smlt.testing.backend import TimeLimitContract, eventually, spec_for
+from tests.support import launching as functions
+from tests.support.launching import engine, entry_of, is_running, wait_gone, wait_note, wait_over
 
 BACKEND = LocalBackend("local", LocalOptions())
 
@@ -54,7 +54,7 @@ def spec(place, tmp_path) -> RankSpec:
 @pytest.fixture
 def launching(place, monkeypatch) -> Iterator:
     """`launching(function)`: a launcher of that function, closed after the test; then no process is left."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(functions.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(functions.ROOT))
     launchers: list[ProcessLauncher] = []
 
     def launching(function, place=place) -> ProcessLauncher:
@@ -177,3 +177,11 @@ def test_a_server_with_nothing_to_do_ends_with_its_engine(place):
         server = process.children()[0].pid
         process.kill()
         wait_gone(server)
+
+
+@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
+def test_a_server_with_a_framework_imported_has_one_thread_and_may_fork(launching, place, spec, framework):
+    launcher = launching(functions.stay, replace(place, preload=(framework,)))
+    launcher.launch(spec)
+    server = psutil.Process(int(wait_note(spec, "rank0"))).parent()
+    assert server.num_threads() == 1

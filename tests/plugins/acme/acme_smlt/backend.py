@@ -18,7 +18,7 @@ from smlt.core.storage import ChannelSpec, StoreSpec
 class AcmeLauncher(Launcher):
     """One `python -m acme_smlt.function` a rank."""
 
-    def __init__(self, place, entry="smlt.core.worker:work"):
+    def __init__(self, place, entry="smlt.core.function:work"):
         self._folder = place.runs_dir.absolute() / place.run / "acme"
         self._entry = entry
         self._processes = {}
