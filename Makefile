@@ -40,5 +40,11 @@ rooms: $(VENV)/.dev  ## which room may import which
 pytest: $(VENV)/.dev  ## the tests alone
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/.dev  ## gradient synchronisation beside gloo, in one run
+	$(BIN)/python benchmarks/sync/all_reduce.py
+
+soak: $(VENV)/.dev  ## long runs: all seeds of the digits, ten minutes of the GPT
+	$(BIN)/python -m pytest -m soak --timeout=1800
+
 clean:  ## forget the environment and what tools left
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,7 +9,7 @@ import numpy as np
 
 from smlt.core.errors import PeerLost, ProtocolError
 from smlt.core.storage import Channel, ChannelKey
-from smlt.core.sync.buckets import ContributionLayout
+from smlt.core.sync.buckets import ContributionLayout, Span
 from smlt.core.sync.header import Header, merge
 from smlt.core.task import Array, Region
 
@@ -101,20 +101,24 @@ class ScatterReduce:
         spans = self._shards[self._rank]
         shard = self._reduced[step % 2]
         totals = self._layout.shard_arrays(shard, spans)
-        headers = []
+        headers, first = [], own
         for peer in range(self._world_size):
             value = own if peer == self._rank else self._read(step, "grad", peer, self._layout.size_bytes)
             headers.append(Header.unpack(value))
+            if peer == 0:
+                first = value
+                continue
             for span, total in zip(spans, totals, strict=True):
-                piece = np.frombuffer(value, total.dtype, span.elements, span.offset_bytes)
-                if peer == 0:
-                    np.copyto(total, piece)
-                else:
-                    np.add(total, piece, out=total)
+                before = self._piece(first, span, total) if peer == 1 else total
+                np.add(before, self._piece(value, span, total), out=total)
         merged = merge(headers)
         merged.pack_into(shard)
         self._channel.put(self._key(step, "sum", self._rank), [shard])
         return merged
+
+    @staticmethod
+    def _piece(value: memoryview, span: Span, like: Array) -> Array:
+        return np.frombuffer(value, like.dtype, span.elements, span.offset_bytes)
 
     def _collect(self, step: int) -> None:
         for owner, spans in enumerate(self._shards):
