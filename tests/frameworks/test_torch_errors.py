@@ -254,6 +254,16 @@ def test_a_buffer_may_not_change_its_shape() -> None:
     assert error.message == "the buffer memory changed from torch.float32[2] to torch.float32[4] in a step"
 
 
+def test_a_buffer_that_comes_late_is_refused() -> None:
+    def late(self: Any, model: nn.Module, batch: Any) -> Any:
+        model.register_buffer("memory", torch.zeros(4))
+        return cross_entropy(model(batch[0]), batch[1])
+
+    fleet = Fleet(task(training_step=late)).run(1)
+    with pytest.raises(TaskError, match="the model has got memory since it was built"):
+        fleet.ranks[0].shared_state()
+
+
 def test_every_error_is_one_line_with_a_hint_beneath() -> None:
     error = told(task(build_model=lambda self: nn.Linear(6, 3).half()))
     assert isinstance(error, SmltError)

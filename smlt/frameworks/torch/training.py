@@ -38,6 +38,7 @@ class TorchTraining(TrainingTask):
     _model: nn.Module
     _optimizers: Optimizers
     _regions: Regions
+    _tensor_names: set[str]
     _data: Batches
     _eval_data: Batches | None
     _steps: Stepper
@@ -74,6 +75,7 @@ class TorchTraining(TrainingTask):
             returned = task.build_optimizer(self._model)
         self._optimizers = read_optimizers(returned, self._model, several=checks.has_loop(task))
         self._regions = Regions(self._model)
+        self._tensor_names = set(states.tensors_of(self._model))
         self._steps = self._build_steps()
         return TaskShape(
             examples=self._data.length,
@@ -147,6 +149,11 @@ class TorchTraining(TrainingTask):
 
     def shared_state(self) -> State:
         """Model, optimizers, schedulers and the user's `state`."""
+        if new := sorted(set(states.tensors_of(self._model)) - self._tensor_names):
+            raise TaskError(
+                f"the model has got {', '.join(new)} since it was built, which no other rank knows of",
+                "let build_model make all parameters and buffers",
+            )
         return states.save(self._task, self._model, self._optimizers)
 
     def load_shared_state(self, state: State) -> None:
