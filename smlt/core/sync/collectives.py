@@ -22,11 +22,12 @@ WAIT_SLICE_S = 0.2
 class ScatterReduce:
     """Sums over all ranks: each rank adds up one shard of all contributions, in rank order, and all collect the shards.
 
-    The paper's hierarchical aggregation, packed: one value a rank and phase, read by range. The sum of an element is
+    The paper's hierarchical aggregation, packed: one value a rank and phase. The sum of an element is
     ((x0 + x1) + x2) + … over the ranks, whoever computes it, so the result is the same on every rank, bit for bit.
 
-    For N ranks and S bytes: 2 put and 2 (N - 1) get a rank, S + S/N bytes up, 2 S (N - 1)/N bytes down, 2 phases
-    (facts of the pattern: LambdaML, arXiv 2105.07806, "ScatterReduce"; packed form measured in docs/performance.md).
+    For N ranks and S bytes: 2 put and 2 (N - 1) get a rank, S + S/N bytes up, 2 phases. Down, where values are seen in
+    place, nothing: 2 S (N - 1)/N bytes are looked at. Elsewhere contributions are fetched whole, not by range:
+    (N - 1) (S + S/N) bytes. (Facts of the pattern: LambdaML, arXiv 2105.07806, "ScatterReduce".)
 
     Args:
         channel: this rank's client in this round; None for a single rank, who needs none.
