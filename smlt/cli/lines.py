@@ -23,14 +23,15 @@ class EventLines:
 
     Args:
         steps_every_s: by the events' own times, a line about steps comes no more often than this.
+        evaluations_every_s: the same for evaluations.
         detailed: tell of single functions and checkpoints too.
     """
 
-    def __init__(self, *, steps_every_s: float, detailed: bool) -> None:
-        self._every_s = steps_every_s
+    def __init__(self, *, steps_every_s: float, evaluations_every_s: float = 0.0, detailed: bool) -> None:
+        self._every_s = {"steps": steps_every_s, "evaluated": evaluations_every_s}
+        self._told_at = dict.fromkeys(self._every_s, float("-inf"))
         self._detailed = detailed
         self._view = RunView()
-        self._steps_told_at = float("-inf")
 
     def of(self, event: RunEvent) -> list[str]:
         """The lines that tell of an event; none where it is not worth one."""
@@ -46,10 +47,9 @@ class EventLines:
                 yield _planned(data)
             case "state" if data["state"] in _STATES:
                 yield _STATES[data["state"]]
-            case "steps" if event.time - self._steps_told_at >= self._every_s:
-                self._steps_told_at = event.time
+            case "steps" if self._is_due(event):
                 yield self._steps(event)
-            case "evaluated":
+            case "evaluated" if self._is_due(event):
                 taken = format_duration(data["seconds"])
                 yield f"evaluated at step {data['step']}: {metric_text(data['metrics'])} ({taken})"
             case "output":
@@ -63,6 +63,12 @@ class EventLines:
                 yield data["status"] + (f" ({reason})" if reason not in ("", data["status"]) else "")
             case _ if self._detailed:
                 yield from _detail(event)
+
+    def _is_due(self, event: RunEvent) -> bool:
+        due = event.time - self._told_at[event.kind] >= self._every_s[event.kind]
+        if due:
+            self._told_at[event.kind] = event.time
+        return due
 
     def _steps(self, event: RunEvent) -> str:
         view = self._view

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 STEPS_EVERY_S = 5.0
+EVALUATIONS_EVERY_S = 1.0
 
 
 class Progress(ABC):
@@ -60,11 +61,16 @@ class Plain(Progress):
 
     def __init__(self, *, detailed: bool) -> None:
         super().__init__()
-        self._lines = EventLines(steps_every_s=STEPS_EVERY_S, detailed=detailed)
+        self._lines = EventLines(
+            steps_every_s=STEPS_EVERY_S, evaluations_every_s=EVALUATIONS_EVERY_S, detailed=detailed
+        )
 
     def say(self, text: str) -> None:
         """A line, past Python's own buffers: the interrupted code may be holding those."""
-        os.write(sys.stderr.fileno(), f"{text}\n".encode())
+        try:
+            os.write(sys.stderr.fileno(), f"{text}\n".encode())
+        except OSError:  # a notebook's stderr is no file
+            print(text, file=sys.stderr)
 
     def _do_show(self, event: RunEvent) -> None:
         lines = self._lines.of(event)
@@ -81,7 +87,7 @@ class Bar(Progress):
         self._console = console
         self._clock = clock
         self._detailed = detailed
-        self._lines = EventLines(steps_every_s=float("inf"), detailed=detailed)
+        self._lines = EventLines(steps_every_s=float("inf"), evaluations_every_s=EVALUATIONS_EVERY_S, detailed=detailed)
         self._said = ""
         self._live: Live | None = None
 
@@ -149,6 +155,6 @@ def progress_for(*, quiet: bool, detailed: bool) -> Progress:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal:
+    if sys.stderr.isatty() and not console.is_dumb_terminal:
         return Bar(console, detailed=detailed)
     return Plain(detailed=detailed)

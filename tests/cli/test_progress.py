@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from smlt.cli import progress
 from smlt.cli.progress import Bar, Plain, Quiet, progress_for
 from smlt.core.runlog import RunEvent
 
@@ -40,7 +41,9 @@ def feed(shown, *events: RunEvent) -> None:
 
 def test_lines_come_when_something_happens_and_every_five_seconds(capsys):
     shown = Plain(detailed=False)
-    feed(shown, *[step(number, 102.0 + number) for number in range(12)], OUTPUT, EVALUATED, SPENT, step(12, 118.0))
+    evaluations = [replace(EVALUATED, time=115.0 + hundredth / 100) for hundredth in range(50)]
+    steps = [step(number, 102.0 + number) for number in range(12)]
+    feed(shown, *steps, OUTPUT, *evaluations, SPENT, step(12, 118.0))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -105,7 +108,7 @@ def test_what_workers_print_stands_above_the_bar_as_it_is(console):
 def test_what_suits_the_terminal(monkeypatch):
     assert isinstance(progress_for(quiet=True, detailed=False), Quiet)
     assert isinstance(progress_for(quiet=False, detailed=False), Plain)
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     assert isinstance(progress_for(quiet=False, detailed=False), Bar)
     monkeypatch.setenv("TERM", "dumb")
@@ -115,4 +118,9 @@ def test_what_suits_the_terminal(monkeypatch):
 def test_a_word_from_a_signal_handler_goes_past_pythons_buffers(capfd):
     Plain(detailed=False).say("stopping")
     assert capfd.readouterr().err == "stopping\n"
-    assert progress.STEPS_EVERY_S > 0
+
+
+def test_a_word_where_stderr_is_no_file(monkeypatch):
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    Plain(detailed=False).say("stopping")
+    assert sys.stderr.getvalue() == "stopping\n"
