@@ -70,7 +70,7 @@ def names_of_part(arrays: Mapping[str, Array], rank: int, world_size: int) -> li
 def write_part(store: ObjectStore, state: State, step: int, rank: int, world_size: int) -> Part:
     """Write this rank's share of the state."""
     names = names_of_part(state.arrays, rank, world_size)
-    data = save_safetensors({name: np.ascontiguousarray(state.arrays[name]) for name in names})
+    data = save_safetensors({name: _packed(state.arrays[name]) for name in names})
     key = layout.part(step, rank)
     store.put(key, data)
     return Part(key, len(data), hashlib.sha256(data).hexdigest())
@@ -154,8 +154,13 @@ def xxh64_of(state: State) -> int:
     return digest.intdigest() or 1
 
 
+def _packed(array: Array) -> Array:
+    """The array without gaps; unlike np.ascontiguousarray, a number stays 0-dimensional."""
+    return np.asarray(array, order="C")
+
+
 def _raw(array: Array) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return _packed(array).reshape(-1).view(np.uint8).data
 
 
 def _canonical(value: Any) -> bytes:
@@ -171,12 +176,12 @@ def _canonical(value: Any) -> bytes:
 
 def write_arrays(store: ObjectStore, key: str, arrays: Mapping[str, Array]) -> None:
     """Write arrays as one safetensors object."""
-    store.put(key, save_safetensors({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    store.put(key, save_safetensors({name: _packed(array) for name, array in arrays.items()}))
 
 
 def write_model(store: ObjectStore, key: str, arrays: Mapping[str, Array], aliases: Mapping[str, str]) -> None:
     """Write a model as any safetensors reader expects it; tied names stand as JSON in its metadata `smlt.aliases`."""
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    plain = {name: _packed(array) for name, array in arrays.items()}
     store.put(key, save_safetensors(plain, metadata={"smlt.aliases": json.dumps(dict(aliases), sort_keys=True)}))
 
 

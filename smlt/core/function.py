@@ -168,7 +168,7 @@ class FunctionWorker(Worker):
         cursor, training = command.cursor, self._training
         self._courier.doing("committing", cursor.step)
         loss = StepLoss(command.merged.loss_sum, command.merged.weight)
-        if not math.isfinite(loss.mean):
+        if loss.weight and not math.isfinite(loss.mean):  # a loss that nothing weighs is the task's to judge
             raise NonFiniteLoss(
                 f"the loss is {loss.mean} at step {cursor.step}; the step was not applied",
                 "lower the learning rate, set [train].clip_norm, or look for log(0), 0/0 or bad data in training_step",

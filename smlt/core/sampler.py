@@ -1,4 +1,4 @@
-"""Which examples belong to (step, rank): a pure function, so that the course does not depend on the number of workers."""
+"""Which examples belong to (step, rank): a pure function; the course does not depend on the number of workers."""
 
 from __future__ import annotations
 

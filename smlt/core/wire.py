@@ -93,7 +93,7 @@ def _encode_array(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         head = msgpack.packb([value.dtype.str, list(value.shape)])
-        return msgpack.ExtType(_ARRAY, head + np.ascontiguousarray(value).tobytes())
+        return msgpack.ExtType(_ARRAY, head + value.tobytes())
     raise TypeError(f"a message cannot hold a {type(value).__name__}: {value!r:.80}")
 
 
