@@ -1,0 +1,142 @@
+"""Sums over ranks: bit for bit the sum in rank order, on every rank, however far one lags behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smlt.core.storage import ChannelKey
+from smlt.core.sync.buckets import ContributionLayout
+from smlt.core.sync.collectives import ScatterReduce, all_gather
+from smlt.core.sync.header import Header
+from smlt.core.task import Array, Region
+from tests.support.channels import MemoryChannel, Room, in_threads
+
+STEPS = 5
+REGIONS = st.lists(
+    st.builds(Region, st.sampled_from(["float32", "float64", "int64"]), st.integers(0, 70)), min_size=1, max_size=4
+).map(tuple)
+
+
+def contribution_of(regions: tuple[Region, ...], rank: int, step: int) -> list[Array]:
+    """Numbers whose sum depends on the order in which they are added."""
+    rng = np.random.default_rng([rank, step])
+    return [
+        rng.integers(-(2**62), 2**62, region.elements)
+        if region.dtype == "int64"
+        else (rng.standard_normal(region.elements) * 10.0 ** rng.integers(-8, 8, region.elements)).astype(region.dtype)
+        for region in regions
+    ]
+
+
+def sum_in_rank_order(regions: tuple[Region, ...], world_size: int, step: int) -> list[bytes]:
+    total = contribution_of(regions, 0, step)
+    for rank in range(1, world_size):
+        total = [before + more for before, more in zip(total, contribution_of(regions, rank, step), strict=True)]
+    return [array.tobytes() for array in total]
+
+
+def impatient(piece: str, peer: int) -> None:
+    raise AssertionError(f"waited in vain for {piece} of rank {peer}")
+
+
+def train(room: Room, channel: MemoryChannel | None, regions: tuple[Region, ...], rank: int, world_size: int):
+    """Some steps of one rank: merged headers and the bytes of the sums."""
+    sums = ScatterReduce(channel, regions, (1, 0), rank, world_size, impatient)
+    found = []
+    for step in range(STEPS):
+        memory = sums.contribution(step)
+        assert all(not array.any() for array in memory)
+        for array, values in zip(memory, contribution_of(regions, rank, step), strict=True):
+            array[:] = values
+        merged, totals = sums.reduce(Header(step, end=rank, digest=7, loss_sum=float(rank), weight=1.0))
+        found.append((merged, [total.tobytes() for total in totals]))
+    return found
+
+
+def check(outcomes: list, regions: tuple[Region, ...], world_size: int) -> None:
+    loss = float(sum(range(world_size)))
+    expected = [
+        (Header(step, world_size - 1, 0, 7, loss, float(world_size)), sum_in_rank_order(regions, world_size, step))
+        for step in range(STEPS)
+    ]
+    for outcome in outcomes:
+        assert outcome == expected
+
+
+@settings(max_examples=40)
+@given(REGIONS, st.integers(2, 9), st.booleans())
+def test_the_sum_is_the_one_in_rank_order_bit_for_bit(
+    regions: tuple[Region, ...], world_size: int, shows: bool
+) -> None:
+    room = Room()
+    channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
+    outcomes = in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size), world_size)
+    check(outcomes, regions, world_size)
+
+
+@given(REGIONS)
+def test_a_single_rank_needs_no_channel(regions: tuple[Region, ...]) -> None:
+    check([train(Room(), None, regions, 0, 1)], regions, 1)
+
+
+@pytest.mark.parametrize("shows", [True, False])
+@pytest.mark.parametrize("slow", [0, 1, 3])
+def test_what_a_slow_rank_still_reads_is_left_alone(slow: int, shows: bool) -> None:
+    """It looks at the sums of a step only once all others wait for it in the next one, and can go no further."""
+    world_size, regions, room = 4, (Region("float32", 100), Region("int64", 33)), Room()
+    others = [rank for rank in range(world_size) if rank != slow]
+
+    def linger(rank: int, key: ChannelKey) -> None:
+        if rank == slow and key.piece == "sum" and key.step < STEPS - 1:
+            room.until(lambda: all(rank in room.waiting and room.waiting[rank].step > key.step for rank in others))
+
+    room.before_read = linger
+    channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
+    outcomes = in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size), world_size)
+    check(outcomes, regions, world_size)
+
+
+def test_values_are_forgotten_two_steps_later() -> None:
+    room, regions = Room(), (Region("float32", 10),)
+    channels = [MemoryChannel(room, rank) for rank in range(3)]
+    in_threads(lambda rank: train(room, channels[rank], regions, rank, 3), 3)
+    assert {key.step for key in room.published()} == {STEPS - 2, STEPS - 1}
+
+
+@pytest.mark.parametrize("shows", [True, False])
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_requests_and_bytes_are_those_of_the_docstring(world_size: int, shows: bool) -> None:
+    room, regions = Room(), (Region("float32", 1000), Region("float64", 50))
+    channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
+    in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size), world_size)
+    layout = ContributionLayout(regions, world_size)
+    shards = [layout.shard_bytes(layout.shard(rank)) for rank in range(world_size)]
+    for rank, channel in enumerate(channels):
+        stats = channel.stats()
+        assert stats.requests == {"put": 2 * STEPS, "get": 2 * (world_size - 1) * STEPS}
+        assert stats.bytes_up == STEPS * (layout.size_bytes + shards[rank])
+        down = (world_size - 1) * layout.size_bytes + sum(shards) - shards[rank]
+        assert stats.bytes_down == STEPS * down
+        assert channel.reserved_bytes == 2 * (layout.size_bytes + shards[rank])
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_all_gather_gives_every_value_in_rank_order(shows: bool) -> None:
+    room, world_size = Room(), 5
+    channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
+
+    def gather(rank: int) -> list[bytes]:
+        key = ChannelKey(1, 0, 3, "eval", rank)
+        return all_gather(channels[rank], b"*" * rank, key, world_size, impatient)
+
+    assert in_threads(gather, world_size) == [[b"", b"*", b"**", b"***", b"****"]] * world_size
+    for rank, channel in enumerate(channels):
+        assert channel.stats().requests == {"put": 1, "get": world_size - 1}
+        assert (channel.stats().bytes_up, channel.stats().bytes_down) == (rank, 10 - rank)
+
+
+def test_all_gather_alone() -> None:
+    assert all_gather(None, b"mine", ChannelKey(1, 0, 0, "eval", 0), 1, impatient) == [b"mine"]
