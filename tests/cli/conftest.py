@@ -8,28 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.places import fresh_folder
+
 SUPPORT = Path(__file__).parents[1] / "support"
-
-
-def clean_environment(home: Path) -> dict[str, str]:
-    """This process's environment without settings of smlt, and with a home of its own."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SMLT_", "XDG_"))}
-    return {**inherited, "HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """An empty folder that is the current one, in an environment without settings of smlt."""
-    home = tmp_path / "home"
-    project = tmp_path / "project"
-    for made in (home, project):
-        made.mkdir()
-    for key in [key for key in os.environ if key.startswith(("SMLT_", "XDG_"))]:
-        monkeypatch.delenv(key)
-    for key, value in clean_environment(home).items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.chdir(project)
-    return project
+    """An empty folder that is the current one, on a wide screen without colours."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return fresh_folder(tmp_path, monkeypatch)
 
 
 @pytest.fixture
