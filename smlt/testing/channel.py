@@ -247,6 +247,8 @@ class ChannelContract:
     @pytest.mark.parametrize("size", [0, 1, 64, 1000, 2_000_003])
     def test_allocated_memory(self, connect: Connect, size: int) -> None:
         writer, reader = connect(0), connect(1)
+        writer.put(key_of(0, 99), [b"x" * size])
+        writer.discard(key_of(0, 99))  # whatever memory that was, it is not given out as it is
         for step in range(3):
             memory = writer.allocate(size)
             assert memory.nbytes == size
@@ -288,6 +290,9 @@ class ChannelContract:
             with pytest.raises(PeerLost):
                 reader.get(key_of(0, step - 2), timeout_s=0)
         assert reader.get(key_of(0, 8), timeout_s=PATIENCE_S) == bytes([8]) * 1000
+        writer.discard(key_of(0, 9))
+        with pytest.raises(PeerLost):
+            reader.get(key_of(0, 9), timeout_s=0)
 
     def test_discarding_copied_values(self, connect: Connect) -> None:
         writer, reader = connect(0), connect(1)

@@ -4,6 +4,7 @@ import errno
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,6 +51,34 @@ class TestSharedMemory(SharedMemoryContract):
         memory[100] = 42  # a caller may not; here it shows whose memory is seen
         assert seen is not None
         assert seen[0] == 42
+
+    def test_a_put_wakes_who_waits(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+        writer, reader = connect(0), connect(1)
+        writer.put(key_of(0), [b"0"])
+        reader.get(key_of(0), timeout_s=PATIENCE_S)
+        waits, waiting, wait = [], threading.Event(), doorbell.Doorbell.wait
+
+        def watched(bell: doorbell.Doorbell, seen: int, timeout_s: float) -> None:
+            waiting.set()
+            wait(bell, seen, timeout_s)
+            waits.append(bell.read() != seen)
+
+        monkeypatch.setattr(doorbell.Doorbell, "wait", watched)
+        monkeypatch.setattr(shared_memory, "LOOK_AGAIN_S", PATIENCE_S)
+        with ThreadPoolExecutor(1) as pool:
+            value = pool.submit(reader.get, key_of(0, 1), timeout_s=PATIENCE_S)
+            assert waiting.wait(PATIENCE_S)
+            writer.put(key_of(0, 1), [b"1"])
+            assert value.result() == b"1"
+        assert any(waits)
+
+    def test_more_values_than_a_table_has_entries(self, connect: Connect) -> None:
+        writer, reader = connect(0), connect(1)
+        memory = writer.allocate(segment.ENTRIES + 10)
+        memory[:] = bytes(number % 251 for number in range(memory.nbytes))
+        for number in range(memory.nbytes):
+            writer.put(key_of(0, number), [memory[number : number + 1]])
+        assert all(reader.get(key_of(0, number), timeout_s=0)[0] == number % 251 for number in range(memory.nbytes))
 
     def test_a_steady_state_needs_no_more_memory(self, connect: Connect, spec: ChannelSpec) -> None:
         writer = connect(0)
