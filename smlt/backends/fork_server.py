@@ -84,7 +84,7 @@ class ForkServer:
         return None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
 
     def _obey(self, order: Order) -> None:
-        if order.action == LAUNCH and order.spec is not None:
+        if order.action == LAUNCH and order.spec is not None and not self._link.lost:
             self._launch(order, order.spec)
         elif order.action == STOP:
             for function in [item for item in self._functions.values() if item.handle == order.handle]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from smlt.backends.file_store import UNLISTED
 from smlt.backends.lithops.entry import OUTER_TMPDIR
+from smlt.backends.lithops.host import remove_private_folder
 from smlt.backends.served_launcher import WORKER, ServedLauncher, thread_environment
 from smlt.core.backend import RunPlace
 from smlt.core.errors import CloudError, SmltError
@@ -56,9 +55,7 @@ class LithopsLauncher(ServedLauncher):
         return CloudError(f"Lithops cannot start functions here: {reason}", f"see {log}")
 
     def _server_released(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        with suppress(OSError):  # another controller's folder may lie there
-            self._folder.parent.rmdir()
+        remove_private_folder(self._folder)
 
 
 def private_folders(place: RunPlace) -> Path:

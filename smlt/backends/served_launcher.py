@@ -73,15 +73,15 @@ class ServedLauncher(Launcher):
         """Remove what the server may have left; it is dead by now."""
 
     def _start_server(self) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
         self._server_log = self._logs / f"{self.server.rpartition('.')[2]}.txt"
-        arguments = [self._entry, str(self.after_grace_s), *self._server_arguments()]
         ours, theirs = socket.socketpair()
         self._link = Link(ours)
         try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            arguments = [str(theirs.fileno()), self._entry, str(self.after_grace_s), *self._server_arguments()]
             with theirs, self._server_log.open("ab") as log:
                 self._server = subprocess.Popen(
-                    [sys.executable, "-P", "-m", self.server, str(theirs.fileno()), *arguments],
+                    [sys.executable, "-P", "-m", self.server, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -91,8 +91,9 @@ class ServedLauncher(Launcher):
                 )
         except OSError as error:
             ours.close()
+            theirs.close()
             raise JobFailed(
-                f"no process can be started: {error}", "free memory or processes of this machine"
+                f"functions cannot be started: {error}", "see that the runs folder can be written, and free memory"
             ) from error
         self._ready = False
         self._asked = False

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from smlt.backends.local.backend import LocalBackend, LocalOptions
+from smlt.backends.local.backend import LocalBackend, LocalOptions, cores
 from smlt.backends.process_launcher import ProcessLauncher
 from smlt.core.backend import FunctionState, Phase, RankSpec, RunPlace
-from smlt.core.errors import PluginError
+from smlt.core.errors import JobFailed, PluginError
 from smlt.testing.backend import TimeLimitContract, eventually, spec_for
 from tests.support import launching as functions
 from tests.support.launching import engine, entry_of, is_running, wait_gone, wait_note, wait_over
@@ -35,6 +35,12 @@ class TestLocalBackend(TimeLimitContract):
     def test_a_made_up_price_is_in_the_catalog(self):
         catalog = LocalBackend("local", LocalOptions(usd_per_gib_s=0.01)).catalog
         assert (catalog.function.usd_per_gib_s, catalog.source) == (0.01, "the option usd_per_gib_s")
+
+    @pytest.mark.parametrize(("quota", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)])
+    def test_cores_are_those_of_the_container(self, tmp_path, quota, expected):
+        file = tmp_path / "cpu.max"
+        file.write_text(quota)
+        assert cores(file) == (expected or cores(tmp_path / "none"))
 
     def test_a_time_limit_is_read_with_its_unit(self):
         options = LocalOptions.model_validate({"function_time_limit": "20s"})
@@ -135,6 +141,12 @@ def test_functions_of_a_killed_server_are_lost_and_the_next_one_has_another(laun
     eventually(lambda: launcher.poll([handle])[handle].phase is Phase.RUNNING, 10, "the function runs")
 
 
+def test_a_runs_folder_that_cannot_be_written_is_an_error_of_ours(place, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(JobFailed, match="functions cannot be started"):
+        ProcessLauncher(replace(place, runs_dir=tmp_path / "file"))
+
+
 def test_an_unknown_handle_is_lost(launching):
     assert launching(functions.stay).poll(["5.6.7"])["5.6.7"].phase is Phase.LOST
 
@@ -177,6 +189,18 @@ def test_a_server_with_nothing_to_do_ends_with_its_engine(place):
         server = process.children()[0].pid
         process.kill()
         wait_gone(server)
+
+
+def test_a_server_whose_engine_was_killed_while_it_imported_starts_nothing(place, spec):
+    with engine(ProcessLauncher, place.runs_dir, functions.stay, replace(spec, orphan_grace_s=60.0)) as process:
+        eventually(lambda: len(process.children()) == 1, 30, "the server is there")
+        server = process.children()[0]
+        server.suspend()
+        process.kill()
+        wait_gone(process.pid)
+        server.resume()
+        wait_gone(server.pid)
+    assert not Path(spec.scratch, "rank0").exists()
 
 
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])

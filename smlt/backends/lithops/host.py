@@ -71,7 +71,7 @@ class LithopsHost:
                 self._watch(call)
 
     def _obey(self, order: Order) -> None:
-        if order.action == LAUNCH and order.spec is not None:
+        if order.action == LAUNCH and order.spec is not None and not self._link.lost:
             self._launch(order, order.spec)
         elif order.action == STOP and order.handle in self._calls:
             self._end(self._calls[order.handle], "stopped")
@@ -150,6 +150,13 @@ class LithopsHost:
         self._link.send(Report(GONE, call.handle, call.pid, phase.value, detail))
 
 
+def remove_private_folder(folder: Path) -> None:
+    """Remove the folder of an ended host, and the one around it unless another's lies there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -207,7 +214,7 @@ def main(arguments: list[str]) -> None:
     finally:
         with suppress(Exception):
             executor.__exit__(None, None, None)  # ends its processes, and waits for them
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_private_folder(folder)
         sys.stderr.flush()
         os._exit(0)  # its exit handlers have nothing left to do, and would wait for its threads
 

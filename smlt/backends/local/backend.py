@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -14,6 +16,7 @@ from smlt.core.backend import Backend, BackendOptions, CheckResult, Launcher, Li
 from smlt.core.catalog import Catalog, load_catalog
 from smlt.core.job import Seconds
 from smlt.core.storage import ChannelSpec, StoreSpec
+from smlt.core.units import format_bytes
 
 FRAMEWORKS = ("torch", "tensorflow")
 
@@ -81,6 +84,7 @@ class LocalBackend(Backend[LocalOptions]):
         """Cores, frameworks, and memory to share."""
         return [
             CheckResult("cores", "pass", f"{cores()} at hand"),
+            _shared_memory(),
             *(_framework(name) for name in FRAMEWORKS),
         ]
 
@@ -91,11 +95,26 @@ class LocalBackend(Backend[LocalOptions]):
         return shared_memory.sweep(place)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
+def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: those it may run on, or as many as its container's quota is worth if fewer."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    try:
+        quota, period = quota_file.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return available
+    return available if quota == "max" else max(1, min(available, int(quota) // int(period)))
+
+
+def _shared_memory() -> CheckResult:
+    from smlt.backends.channels.shared_memory import SHARED_MEMORY
+
+    if not SHARED_MEMORY.is_dir():
+        return CheckResult("shared memory", "pass", "no /dev/shm: files of the run's folder are shared instead")
+    free = format_bytes(shutil.disk_usage(SHARED_MEMORY).free)
+    return CheckResult("shared memory", "pass", f"{free} free in /dev/shm; more goes to the run's folder")
 
 
 def _framework(name: str) -> CheckResult:
