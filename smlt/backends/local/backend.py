@@ -97,10 +97,8 @@ class LocalBackend(Backend[LocalOptions]):
 
 def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Cores that this process may use: those it may run on, or as many as its container's quota is worth if fewer."""
-    if hasattr(os, "sched_getaffinity"):
-        available = len(os.sched_getaffinity(0))
-    else:
-        available = os.cpu_count() or 1
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    available = len(affinity)
     try:
         quota, period = quota_file.read_text(encoding="ascii").split()
     except (OSError, ValueError):
