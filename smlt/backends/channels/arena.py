@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
-ALIGNMENT = 64
-"""Bytes; every offset and length is a multiple. One cache line, and what vector instructions like."""
+from smlt.core.storage import ALLOCATION_ALIGNMENT as ALIGNMENT
 
 
 def aligned(size_bytes: int) -> int:

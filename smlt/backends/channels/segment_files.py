@@ -20,6 +20,8 @@ from smlt.core.errors import ChannelError
 Address = tuple[int, int, int]
 """Generation, round, rank: whose segments these are."""
 
+CREATE_ATTEMPTS = 5
+
 
 @dataclass(frozen=True)
 class SegmentFiles:
@@ -36,8 +38,7 @@ class SegmentFiles:
         full: OSError | None = None
         for folder in self.folders:
             try:
-                _make_private(folder)
-                return OwnSegment.create(folder / f"{stem}.{index}", data_bytes)
+                return _create(folder, f"{stem}.{index}", data_bytes)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG, errno.EOVERFLOW):
                     raise ChannelError(f"{folder}: {error.strerror}", "can this user write there?") from error
@@ -75,6 +76,12 @@ class SegmentFiles:
                 if theirs[0] < generation - 1 or (theirs[0] == generation and theirs[1] < round_number):
                     (folder / name).unlink(missing_ok=True)
 
+    def leave(self) -> None:
+        """Remove the folders if nobody else has anything in them."""
+        for folder in self.folders:
+            with suppress(OSError):
+                folder.rmdir()
+
     def sweep(self) -> list[str]:
         """Remove all segments and their folders; returns the paths of the folders that were there."""
         removed = []
@@ -84,9 +91,8 @@ class SegmentFiles:
             for name in _names(folder):
                 if address_of(name.removeprefix(".")) is not None:
                     (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):  # not empty: something in it is not ours
-                folder.rmdir()
             removed.append(str(folder))
+        self.leave()
         return removed
 
     def _names(self) -> Iterator[str]:
@@ -116,6 +122,15 @@ def _names(folder: Path) -> Sequence[str]:
         return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return ()
+
+
+def _create(folder: Path, name: str, data_bytes: int) -> OwnSegment:
+    for _ in range(CREATE_ATTEMPTS - 1):
+        with suppress(FileNotFoundError):  # the last one to leave removed the folder at this moment
+            _make_private(folder)
+            return OwnSegment.create(folder / name, data_bytes)
+    _make_private(folder)
+    return OwnSegment.create(folder / name, data_bytes)
 
 
 def _make_private(folder: Path) -> None:

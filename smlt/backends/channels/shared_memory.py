@@ -149,6 +149,8 @@ class SharedMemoryChannel(Channel):
             writer.close()
         for segment in reversed(self._own):  # the first last: it tells the others
             segment.retire()
+        if self._own:
+            self._files.leave()
         self._own, self._lent, self._published, self._writers = [], [], {}, {}
 
     def _room(self, size_bytes: int) -> tuple[OwnSegment, int]:
