@@ -89,30 +89,28 @@ def train(
         Interrupted: the user cancelled it.
     """
     from smlt.core.engine import Interrupts, RunRequest, run
-    from smlt.core.layers import read_layers
+    from smlt.core.layers import read_layers, runs_folder
     from smlt.core.plugins import load_registry
     from smlt.core.settings import resolve
 
     label = task if isinstance(task, str) else f"{task.__module__}:{task.__qualname__}"
     arguments = {
         "task": label, "backend": backend, "workers": workers, "memory": memory, "epochs": epochs, "steps": steps,
-        "global_batch": global_batch, "seed": seed, "name": name, "deadline": deadline, "budget": budget,
+        "global_batch": global_batch, "seed": seed, "name": name, "params": params,
+        "deadline": deadline, "budget": budget,
     }  # fmt: skip
-    keyed = dict(settings or {})
-    if params is not None:
-        keyed["job.params"] = params
     registry = load_registry()
     layers = read_layers(
         cwd=Path.cwd(),
         env=os.environ,
         flags=arguments,
         flag_origin="smlt.train({}=)",
-        keyed=keyed,
+        keyed=settings,
         config=Path(config) if config is not None else None,
         project_file=False,
     )
     resolved = resolve(layers, registry)
-    folder = Path.cwd() / (runs_dir or os.environ.get("SMLT_RUNS_DIR") or Path(".smlt") / "runs")
+    folder = runs_folder(runs_dir, os.environ, Path.cwd())
     request = RunRequest(resolved.spec, folder, resolved.folder, None if isinstance(task, str) else task)
     interrupts = Interrupts()
     with _progress(quiet) as (listener, say), cancelling(interrupts, say):

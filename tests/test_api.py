@@ -83,10 +83,10 @@ def test_the_environment_counts_and_the_project_file_only_by_name(asked, folder,
 
 def test_every_mistake_is_told_with_the_argument_it_came_from(asked):
     with pytest.raises(ConfigError) as caught:
-        smlt.train("task.py:A", workers=0, settings={"job.epoch": 1, "job.params.f": print})
+        smlt.train("task.py:A", workers=0, params={"f": {1}}, settings={"job.epoch": 1})
     assert [str(problem).split(" (")[0] for problem in caught.value.problems] == [
-        "settings: job.params: 'f' is a builtin_function_or_method; params are numbers, text, lists and tables",
-        "settings: job.epoch: no such key",
+        "smlt.train(params=): job.params: 'f' is a set; params are numbers, text, lists and tables",
+        "smlt.train(settings=): job.epoch: no such key",
         "smlt.train(workers=): workers.count: must be 'auto' or at least 1, not 0",
     ]
     assert asked == []

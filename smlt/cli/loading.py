@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from smlt.core.layers import Text, read_layers, spell
+from smlt.core.layers import Text, read_layers, runs_folder, spell
 from smlt.core.plugins import Registry
 from smlt.core.settings import Settings, resolve
 
@@ -40,3 +40,8 @@ def load_settings(
             file=sys.stderr,
         )
     return settings
+
+
+def absolute_runs_dir(given: Path | None) -> Path:
+    """The folder for runs: the flag, SMLT_RUNS_DIR, or `.smlt/runs` here."""
+    return runs_folder(given, os.environ, Path.cwd())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smlt.cli.options import Debug, Run, RunsDir, absolute_runs_dir
+from smlt.cli.options import Debug, Run, RunsDir
 
 if TYPE_CHECKING:
     from smlt.core.storage import ObjectStore
@@ -25,6 +25,7 @@ def logs(
 ) -> None:
     """Print what happened in a run, what the workers printed included."""
     from smlt.cli.found_runs import find_run
+    from smlt.cli.loading import absolute_runs_dir
     from smlt.core.plugins import load_registry
 
     found = find_run(load_registry(), absolute_runs_dir(runs_dir), run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +14,6 @@ class Output(StrEnum):
 
     TABLE = "table"
     JSON = "json"
-
-
-def absolute_runs_dir(given: Path | None) -> Path:
-    """The folder for runs: the flag, SMLT_RUNS_DIR, or `.smlt/runs` here."""
-    return Path.cwd() / (given or os.environ.get("SMLT_RUNS_DIR") or Path(".smlt") / "runs")
 
 
 Config = Annotated[

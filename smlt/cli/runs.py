@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from smlt.cli.options import Debug, Output, OutputFormat, RunsDir, absolute_runs_dir
+from smlt.cli.options import Debug, Output, OutputFormat, RunsDir
 
 if TYPE_CHECKING:
     from smlt.cli.found_runs import FoundRun
@@ -15,6 +15,7 @@ def runs(runs_dir: RunsDir = None, output: OutputFormat = Output.TABLE, debug: D
     import time
 
     from smlt.cli.found_runs import all_runs
+    from smlt.cli.loading import absolute_runs_dir
     from smlt.cli.tables import print_json, print_rows
     from smlt.core.plugins import load_registry
 

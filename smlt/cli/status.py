@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smlt.cli.options import Debug, Output, OutputFormat, Run, RunsDir, absolute_runs_dir
+from smlt.cli.options import Debug, Output, OutputFormat, Run, RunsDir
 
 
 def status(
@@ -14,6 +14,7 @@ def status(
 
     from smlt.cli.figures import status_rows
     from smlt.cli.found_runs import find_run
+    from smlt.cli.loading import absolute_runs_dir
     from smlt.cli.tables import print_figures, print_json
     from smlt.core.plugins import load_registry
 

@@ -15,7 +15,6 @@ from smlt.cli.options import (
     Output,
     OutputFormat,
     RunsDir,
-    absolute_runs_dir,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def train(
 ) -> None:
     """Train a task: TASK, or the one that smlt.toml names. Local unless told otherwise."""
     from smlt.api import cancelling
-    from smlt.cli.loading import load_settings
+    from smlt.cli.loading import absolute_runs_dir, load_settings
     from smlt.cli.progress import progress_for
     from smlt.core.engine import Interrupts, RunRequest, run
     from smlt.core.plugins import load_registry

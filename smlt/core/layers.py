@@ -24,6 +24,7 @@ SHORTCUTS: Mapping[str, tuple[str, str]] = {
     "steps": ("job", "steps"),
     "seed": ("job", "seed"),
     "global_batch": ("job", "global_batch"),
+    "params": ("job", "params"),
     "backend": ("backend", "name"),
     "workers": ("workers", "count"),
     "memory": ("workers", "memory"),
@@ -93,11 +94,15 @@ def read_layers(
     """
     problems: list[Problem] = []
     given = [
-        Setting(SHORTCUTS[name], value, flag_origin.format(name.replace("_", "-")), cwd)
+        item
         for name, value in (flags or {}).items()
         if value is not None
+        for item in leaves(SHORTCUTS[name], value, flag_origin.format(name.replace("_", "-")), cwd)
     ]
-    assigned = [*_keyed(keyed or {}, cwd, problems), *_assigned(assignments, cwd, problems)]
+    assigned = [
+        *_keyed(keyed or {}, flag_origin.format("settings"), cwd, problems),
+        *_assigned(assignments, cwd, problems),
+    ]
     variables = _variables(env, cwd, problems)
     if config is None and env.get("SMLT_CONFIG"):
         config = Path(env["SMLT_CONFIG"])
@@ -115,18 +120,23 @@ def user_config(env: Mapping[str, str]) -> Path:
     return Path(env.get("XDG_CONFIG_HOME") or home / ".config") / "smlt" / "config.toml"
 
 
+def runs_folder(given: str | Path | None, env: Mapping[str, str], cwd: Path) -> Path:
+    """Where runs are kept: as given, or SMLT_RUNS_DIR, or `.smlt/runs`; absolute."""
+    return cwd / (given or env.get("SMLT_RUNS_DIR") or Path(".smlt") / "runs")
+
+
 def spell(path: Sequence[str]) -> str:
     """A key as TOML writes it: dotted, quoted where it must be."""
     return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part) for part in path)
 
 
-def _keyed(values: Mapping[str, Any], cwd: Path, problems: list[Problem]) -> Iterator[Setting]:
+def _keyed(values: Mapping[str, Any], origin: str, cwd: Path, problems: list[Problem]) -> Iterator[Setting]:
     for key, value in values.items():
         path = _key(key)
         if path is None:
-            problems.append(Problem(repr(key), "settings", "not a key", 'write it like "train.precision"'))
+            problems.append(Problem(repr(key), origin, "not a key", 'write it like "train.precision"'))
         else:
-            yield from leaves(path, value, "settings", cwd)
+            yield from leaves(path, value, origin, cwd)
 
 
 def _assigned(texts: Sequence[str], cwd: Path, problems: list[Problem]) -> Iterator[Setting]:
