@@ -55,7 +55,7 @@ class ControlDesk:
             raise _driven(run)
         control = Control(epoch=before.epoch + 1)
         try:
-            _, version = store.get_versioned(layout.CONTROL)
+            # By the version that was found silent: of several who saw it so, one takes the run.
             version = store.compare_and_swap(layout.CONTROL, wire.pack(control), version)
         except (Conflict, NotFound) as error:
             raise _driven(run) from error
