@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from smlt.core import layout, wire
 from smlt.core.backend import RankSpec
-from smlt.core.errors import NotFound, StorageError
+from smlt.core.errors import NotFound, ProtocolError, StorageError
 from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, StepRecord
 from smlt.core.storage import ObjectStore
 
@@ -21,6 +21,9 @@ SILENT_BEAT_S = 0.5
 
 HARD_EXIT_FACTOR = 2.0
 """A worker whose training thread does not react to a lost controller leaves the hard way after this many graces."""
+
+LAST_TRIES = 3
+"""How often the last word is tried where the store refuses it."""
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Courier:
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._outbox = _Outbox()
+        self._unsent: bytes | None = None
         self._sent = 0
         self._phase, self._step, self._awaits = "starting", 0, -1
         self._control = Control(epoch=spec.controller_epoch)
@@ -126,25 +130,29 @@ class Courier:
             self._outbox.checkpoints.append(done)
 
     def finish(self, *, left: Left | None = None, failure: Failure | None = None) -> None:
-        """Send the last word and all that has gathered, and end the thread."""
+        """End the thread, and send the last word and all that has gathered."""
         with self._lock:
             self._outbox.left, self._outbox.failure = left, failure
         self._stopping.set()
         self._news.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._send_last()
+
+    def carry(self) -> None:
+        """Once around: control in, mail out, and a look at whether anybody is there."""
+        try:
+            self._listen()
+            self._send()
+        except (StorageError, ProtocolError):
+            pass  # out of reach, or another smlt's: what is pending stays; silence is judged by `orphaned`
+        self._watch()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._news.wait(self._spec.beat_s)
             self._news.clear()
-            try:
-                self._listen()
-                self._send()
-            except StorageError:
-                continue  # the store is out of reach: what is pending stays; silence is judged by `orphaned`
-            finally:
-                self._watch()
-        self._send_last()
+            self.carry()
 
     def _listen(self) -> None:
         try:
@@ -158,50 +166,48 @@ class Courier:
             self._heard_at = self._clock()
         self._control = control
 
-    def _send(self) -> None:
-        with self._lock:
-            if self._outbox.is_empty() and self._clock() - self._mailed_at < SILENT_BEAT_S:
-                return
-            outbox, self._outbox = self._outbox, _Outbox()
-        mail = Mail(
-            phase=self._phase,
-            step=self._step,
-            awaits=self._awaits,
-            ready=outbox.ready,
-            output=tuple(outbox.output),
-            steps=tuple(outbox.steps),
-            evaluations=tuple(outbox.evaluations),
-            checkpoints=tuple(outbox.checkpoints),
-            failure=outbox.failure,
-            left=outbox.left,
-        )
+    def _send(self) -> bool:
+        """Send one mail, if there is something to say; returns whether there was.
+
+        A mail whose writing failed may have been written all the same, and read. It is sent again as it was, under its
+        number, so that it is read once; what has gathered meanwhile comes in the next.
+        """
+        if self._unsent is None:
+            self._unsent = self._next_mail()
+        if self._unsent is None:
+            return False
         spec = self._spec
-        try:
-            self._store.put(layout.mail(spec.generation, spec.rank, spec.incarnation, self._sent), wire.pack(mail))
-        except StorageError:
-            self._take_back(outbox)
-            raise
+        self._store.put(layout.mail(spec.generation, spec.rank, spec.incarnation, self._sent), self._unsent)
+        self._unsent = None
         self._sent += 1
         self._mailed_at = self._clock()
+        return True
 
-    def _take_back(self, outbox: _Outbox) -> None:
+    def _next_mail(self) -> bytes | None:
         with self._lock:
-            newer = self._outbox
-            self._outbox = replace(
-                outbox,
-                output=outbox.output + newer.output,
-                steps=outbox.steps + newer.steps,
-                evaluations=outbox.evaluations + newer.evaluations,
-                checkpoints=outbox.checkpoints + newer.checkpoints,
-                ready=newer.ready or outbox.ready,
-                failure=newer.failure or outbox.failure,
-                left=newer.left or outbox.left,
+            if self._outbox.is_empty() and self._clock() - self._mailed_at < SILENT_BEAT_S:
+                return None
+            outbox, self._outbox = self._outbox, _Outbox()
+        return wire.pack(
+            Mail(
+                phase=self._phase,
+                step=self._step,
+                awaits=self._awaits,
+                ready=outbox.ready,
+                output=tuple(outbox.output),
+                steps=tuple(outbox.steps),
+                evaluations=tuple(outbox.evaluations),
+                checkpoints=tuple(outbox.checkpoints),
+                failure=outbox.failure,
+                left=outbox.left,
             )
+        )
 
     def _send_last(self) -> None:
-        for _ in range(3):
+        for _ in range(LAST_TRIES):
             try:
-                self._send()
+                while self._send():
+                    pass
                 return
             except StorageError:
                 continue
