@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 import traceback
 import uuid
@@ -41,7 +42,6 @@ def work(spec: RankSpec) -> None:
     registry = load_registry()
     store = registry.open_store(spec.store)
     courier = Courier(store, spec, time.monotonic)
-    courier.start()
     worker = FunctionWorker(spec, registry, store, courier)
     left: Left | None = None
     failure: Failure | None = None
@@ -58,7 +58,10 @@ def work(spec: RankSpec) -> None:
         failure = Failure("JobFailed", message, "please report it, with what --debug shows", traceback.format_exc())
     finally:
         worker.close()
-        courier.finish(left=left, failure=failure)
+        if worker.has_claimed:
+            courier.finish(left=left, failure=failure)
+        elif failure:
+            print(failure.traceback, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class FunctionWorker(Worker):
     def __init__(self, spec: RankSpec, registry: Registry, store: ObjectStore, courier: Courier) -> None:
         self.job = JobSpec.from_plain(spec.job)
         self.last_word = Left("ended")
+        self.has_claimed = False
         self._spec, self._registry, self._store, self._courier = spec, registry, store, courier
         self._uuid = uuid.uuid4().hex
         self._built: _Training | None = None
@@ -93,18 +97,20 @@ class FunctionWorker(Worker):
         self._timer = StepTimer(time.monotonic)
 
     def claim(self) -> protocol.Claimed:
-        """Create the claim object of this incarnation."""
+        """Create the claim object of this incarnation; from then on this process may write its mail, and no other."""
         spec = self._spec
-        if spec.smlt_version != __version__:
-            raise ProtocolError(
-                f"the job was started by smlt {spec.smlt_version}, this function has smlt {__version__}",
-                "install the same version in both, or build the function's image again",
-            )
         try:
             key = layout.claim(spec.generation, spec.rank, spec.incarnation)
             self._store.put_if_absent(key, self._uuid.encode())
         except AlreadyExists:
             return protocol.Claimed(won=False)
+        self.has_claimed = True
+        self._courier.start()
+        if spec.smlt_version != __version__:
+            raise ProtocolError(
+                f"the job was started by smlt {spec.smlt_version}, this function has smlt {__version__}",
+                "install the same version in both, or build the function's image again",
+            )
         return protocol.Claimed(won=True)
 
     def build(self) -> protocol.Built:
