@@ -1,0 +1,147 @@
+"""The control record: one controller at a time, whoever comes, goes silent or comes back."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from smlt.core import layout, wire
+from smlt.core.control import RENEW_S, ControlDesk, Mailbox
+from smlt.core.errors import ConfigError, SmltError
+from smlt.core.messages import Control, Mail, Round
+from tests.support.clocks import FakeClock
+from tests.support.stores import DictStore
+
+
+def take(store: DictStore, clock: FakeClock) -> ControlDesk:
+    return ControlDesk.take(store, "digits", clock, clock.sleep)
+
+
+def record(store: DictStore) -> Control:
+    return wire.unpack(store.get(layout.CONTROL), Control)
+
+
+def test_the_first_controller_takes_the_run_at_once() -> None:
+    store, clock = DictStore(), FakeClock()
+    assert take(store, clock).epoch == 1
+    assert clock.now == 0.0
+    assert record(store) == Control(epoch=1)
+
+
+def test_a_second_controller_is_refused_while_the_first_one_renews() -> None:
+    store, clock = DictStore(), FakeClock()
+    first = take(store, clock)
+    clock.on_sleep = first.renew
+    with pytest.raises(ConfigError, match="'digits' is being driven") as caught:
+        take(store, clock)
+    assert "smlt logs digits" in caught.value.hint
+    first.change(wish="still mine")
+    assert record(store).epoch == 1
+
+
+def test_a_silent_controller_is_succeeded_and_stops_at_its_next_word() -> None:
+    store, clock = DictStore(), FakeClock()
+    first = take(store, clock)
+    first.change(wish="budget", round=Round(1, 0, ("a",)), stop_now=True)
+    second = take(store, clock)
+    assert clock.now >= 2 * RENEW_S
+    assert (second.epoch, record(store)) == (2, Control(epoch=2))
+    for word in (first.renew, lambda: first.change(wish="mine")):
+        with pytest.raises(ConfigError, match="another controller has taken over"):
+            word()
+    second.change(wish="goal")
+    assert record(store).wish == "goal"
+
+
+def test_a_closed_run_is_taken_at_once() -> None:
+    store, clock = DictStore(), FakeClock()
+    take(store, clock).change(closed=True)
+    assert take(store, clock).epoch == 2
+    assert clock.now == 0.0
+    assert not record(store).closed
+
+
+@pytest.mark.parametrize("operation", range(4))
+@pytest.mark.parametrize("how", ["nothing", "silent", "closed"])
+def test_of_two_who_come_at_the_same_time_one_takes_the_run(how: str, operation: int) -> None:
+    """The rival is quicker than one operation of the other, and goes on renewing."""
+    store, clock = DictStore(), FakeClock()
+    if how != "nothing":
+        before = take(store, clock)
+        if how == "closed":
+            before.change(closed=True)
+    rivals: list[ControlDesk] = []
+    seen = 0
+
+    def overtake(what: str, key: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == operation + 1:
+            store.before = lambda what, key: None
+            rivals.append(take(store, FakeClock()))
+
+    store.before = overtake
+    clock.on_sleep = lambda: [rival.change() for rival in rivals] and None
+    other = None
+    with suppress(ConfigError):
+        other = take(store, clock)
+    assert (other is None) == bool(rivals), "both took the run, or neither"
+    for desk in (*rivals, *([other] if other else [])):
+        desk.change(wish="mine")
+        assert record(store).epoch == desk.epoch
+
+
+def test_every_word_is_news_to_the_workers_and_keeps_the_rest() -> None:
+    store, clock = DictStore(), FakeClock()
+    desk = take(store, clock)
+    opened = Round(1, 0, ("a", "b"))
+    desk.change(round=opened, wish="")
+    desk.change(wish="time limit")
+    assert record(store) == Control(epoch=1, beat=2, round=opened, wish="time limit")
+
+
+def test_renewing_writes_only_after_a_while() -> None:
+    store, clock = DictStore(), FakeClock()
+    desk = take(store, clock)
+    for now, beat in ((0.9, 0), (1.0, 1), (1.9, 1), (2.0, 2)):
+        clock.now = now * RENEW_S
+        desk.renew()
+        assert record(store).beat == beat
+    clock.now = 2.9
+    desk.change(wish="x")
+    clock.now = 3.8
+    desk.renew()
+    assert record(store).beat == 3
+
+
+def put(store: DictStore, number: int, step: int) -> None:
+    store.put(layout.mail(1, 0, 0, number), wire.pack(Mail("computing", step)))
+
+
+def test_mail_is_read_in_its_order_once_and_cleared_away() -> None:
+    store = DictStore()
+    mailbox = Mailbox(store, 1, 0, 0)
+    assert list(mailbox.read()) == []
+    for number in (1, 0, 3):
+        put(store, number, 10 + number)
+    assert [mail.step for mail in mailbox.read()] == [10, 11]
+    put(store, 2, 12)
+    assert [mail.step for mail in mailbox.read()] == [12, 13]
+    assert list(mailbox.read()) == []
+    assert store.keys("mail/") == []
+
+
+def test_mail_of_others_is_left_alone() -> None:
+    store = DictStore()
+    put(store, 0, 7)
+    for other in ((2, 0, 0), (1, 1, 0), (1, 0, 1)):
+        assert list(Mailbox(store, *other).read()) == []
+    assert store.keys("mail/") == [layout.mail(1, 0, 0, 0)]
+
+
+def test_what_is_no_mail_is_said() -> None:
+    store = DictStore()
+    store.put(layout.mail(1, 0, 0, 0), b"garbage")
+    with pytest.raises(SmltError, match="not a message"):
+        list(Mailbox(store, 1, 0, 0).read())
