@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from smlt.core import layout, wire
-from smlt.core.errors import ConfigError, NotFound, nearest
+from smlt.core.errors import ConfigError, NotFound, ProtocolError, StorageError, nearest
 from smlt.core.messages import Control, RunRecord
 from smlt.core.plugins import Registry
 from smlt.core.runlog import RunView, read_events
@@ -47,10 +48,17 @@ class FoundRun:
 
 
 def all_runs(registry: Registry, runs_dir: Path, clock: Callable[[], float] = time.time) -> list[FoundRun]:
-    """Every run in a folder, the latest first; what is no run is passed over."""
-    folders = [folder for folder in runs_dir.iterdir() if folder.is_dir()] if runs_dir.is_dir() else []
-    found = [_open(registry, folder, clock) for folder in folders]
-    return sorted((run for run in found if run), key=lambda run: run.view.started or run.record.created, reverse=True)
+    """Every run in a folder, the latest first; what is no run is passed over, what cannot be read is named."""
+    found = []
+    for folder in sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []:
+        try:
+            run = _open(registry, folder, clock) if folder.is_dir() else None
+        except (StorageError, ProtocolError) as error:
+            print(f"note: {folder} cannot be read: {error.message}", file=sys.stderr)
+            continue
+        if run:
+            found.append(run)
+    return sorted(found, key=lambda run: run.view.started or run.record.created, reverse=True)
 
 
 def find_run(registry: Registry, runs_dir: Path, name: str | None, clock: Callable[[], float] = time.time) -> FoundRun:

@@ -56,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or os.environ.get("SMLT_DEBUG", "") not in ("", "0")
     warnings.showwarning = _show_warning
     try:
-        app(args=list(arguments), prog_name="smlt")
-    except SystemExit as ended:
-        return _code(ended.code)
+        return _run(arguments)
     except SmltError as error:
         if debug:
             traceback.print_exc()
@@ -73,10 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "" if debug else "; run again with --debug for the traceback"
         print(f"error: unexpected {type(error).__name__}: {error}{hint}", file=sys.stderr)
         return 1
-    return 0
 
 
-def _code(code: Any) -> int:
+def _run(arguments: Sequence[str]) -> int:
+    code: Any = 0
+    try:
+        app(args=list(arguments), prog_name="smlt")
+    except SystemExit as ended:
+        code = ended.code
+    sys.stdout.flush()
     return code if isinstance(code, int) else int(bool(code))
 
 

@@ -100,8 +100,9 @@ def test_debug_shows_the_traceback(failing, monkeypatch):
     assert failing(ConfigError("odd"))[2] == "error: odd\n"
 
 
-def test_the_reader_of_the_output_may_leave(folder):
-    with subprocess.Popen([SMLT, "config", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+@pytest.mark.parametrize("arguments", [["config", "schema"], ["runs"]])
+def test_the_reader_of_the_output_may_leave(folder, arguments):
+    with subprocess.Popen([SMLT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
         command.stdout.close()
         assert command.stderr.read() == b""
     assert command.returncode == 1

@@ -99,6 +99,14 @@ def test_runs_are_listed_latest_first(main, finished, write, folder):
     assert len(rows) == 4
 
 
+def test_a_run_that_cannot_be_read_hides_no_other(main, finished, write):
+    write("strange").store.put(layout.RECORD, b"?")
+    code, out, err = main("runs")
+    assert code == 0
+    assert "done" in out
+    assert "strange cannot be read: not a message of smlt" in err
+
+
 def test_runs_as_json(main, finished):
     code, out, _ = main("runs", "-o", "json")
     (run,) = json.loads(out)["runs"]
