@@ -98,7 +98,11 @@ class ForkServer:
         server = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory, or no process left to this user
+            self._link.send(Report(GONE, order.handle, 0, Phase.LOST.value, f"cannot fork: {error.strerror}"))
+            return
         if pid == 0:
             _be_function(self._entry, spec, order.log_path, server)
         deadline = time.monotonic() + spec.time_limit_s if spec.time_limit_s is not None else float("inf")

@@ -73,7 +73,7 @@ class ServedLauncher(Launcher):
         """Remove what the server may have left; it is dead by now."""
 
     def _start_server(self) -> None:
-        self._server_log = self._logs / f"{self.server.rpartition('.')[2]}.txt"
+        self._server_log = self._logs / f"{self.server.removeprefix('smlt.backends.')}.txt"
         ours, theirs = socket.socketpair()
         self._link = Link(ours)
         try:

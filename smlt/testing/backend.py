@@ -8,6 +8,7 @@
             return MyLauncher(place, entry=entry)
 
 Every launcher has the name of what its functions run somewhere; here it must be `entry`, not `smlt.core.function:work`.
+Where functions run, pytest must be installed too.
 """
 
 # ruff: noqa: D102  (a test's name is the sentence of the contract that it tests)

@@ -135,7 +135,7 @@ def test_a_lithops_that_cannot_start_is_an_error_of_ours(launching, place, spec,
     launcher = launching(functions.stay)
     with pytest.raises(CloudError, match="no Lithops here") as caught:
         wait_over(launcher, launcher.launch(spec))
-    assert "host.txt" in caught.value.hint
+    assert "lithops.host.txt" in caught.value.hint
 
 
 def test_without_an_engine_nothing_is_left(place, spec):

@@ -128,25 +128,32 @@ class LithopsHost:
             return 0
 
     def _outcome(self, future: Any) -> tuple[Phase, str]:
-        future.status(throw_except=False, internal_storage=self._executor.internal_storage)
-        if future.error:
-            text = str(future._exception[1])
-            return Phase.LOST, "killed by signal 9" if "SIGKILL" in text else text
-        code = future.result(throw_except=False, internal_storage=self._executor.internal_storage)
+        storage = self._executor.internal_storage
+        try:
+            future.status(throw_except=False, internal_storage=storage)
+            if future.error:
+                text = str(future._exception[1])
+                return Phase.LOST, how_it_ended(-signal.SIGKILL) if "SIGKILL" in text else text
+            code = future.result(throw_except=False, internal_storage=storage)
+        except Exception as error:  # whatever Lithops raises: how one call ended is not worth the others
+            traceback.print_exc()
+            return Phase.LOST, f"Lithops cannot say how it ended: {type(error).__name__}: {error}"
         return (Phase.ENDED, "") if code == 0 else (Phase.LOST, how_it_ended(code))
 
     def _end(self, call: _Call, reason: str) -> None:
         """Now: one that has not started finds the mark and returns; one that runs is killed, and Lithops reaps it."""
         lithops_entry.mark_of(self._marks, call.handle, "stop").touch()
         call.pid = call.pid or self._pid(call)
-        self._gone(call, Phase.LOST, reason if call.pid else "stopped before it started")
-        while call.pid and _alive(call.pid):
+        last = time.monotonic() + _SILENT_S
+        while call.pid and _alive(call.pid) and time.monotonic() < last:
+            kill_group(call.pid)
             time.sleep(0.002)
+        self._gone(call, Phase.LOST, reason if call.pid else "stopped before it started")
 
     def _gone(self, call: _Call, phase: Phase, detail: str) -> None:
         del self._calls[call.handle]
         if call.pid:
-            kill_group(call.pid)
+            kill_group(call.pid)  # what it started itself, a data loader's processes for example
         self._link.send(Report(GONE, call.handle, call.pid, phase.value, detail))
 
 
@@ -202,21 +209,25 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     marks = folder / "marks"
     marks.mkdir(parents=True)
+    executor, code = None, 1
     try:
-        executor = _executor(folder, int(slots))
-        executor.invoker.select_runtime("warm", None)  # asked for by the first call otherwise
-    except Exception as error:  # whatever Lithops raises; the launcher makes it an error of ours
-        traceback.print_exc()
-        link.send(Report(UNUSABLE, detail=f"{type(error).__name__}: {error}"))
-        return
-    try:
+        try:
+            executor = _executor(folder, int(slots))
+            executor.invoker.select_runtime("warm", None)  # asked for by the first call otherwise
+        except Exception as error:  # whatever Lithops raises; the launcher makes it an error of ours
+            link.send(Report(UNUSABLE, detail=f"{type(error).__name__}: {error}"))
+            raise
         LithopsHost(link, executor, entry, float(after_grace_s), marks).run()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
-        with suppress(Exception):
-            executor.__exit__(None, None, None)  # ends its processes, and waits for them
+        if executor is not None:
+            with suppress(Exception):
+                executor.__exit__(None, None, None)  # ends its processes, and waits for them
         remove_private_folder(folder)
         sys.stderr.flush()
-        os._exit(0)  # its exit handlers have nothing left to do, and would wait for its threads
+        os._exit(code)  # its exit handlers have nothing left to do, and would wait for its threads
 
 
 if __name__ == "__main__":
