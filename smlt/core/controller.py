@@ -282,6 +282,7 @@ class Controller:
         self._ranks = {rank: _Rank(launched_at=now) for rank in range(self.terms.workers)}
         for rank in self._ranks:
             yield Record("launched", {"generation": self._generation, "rank": rank, "incarnation": 0})
+        for rank in self._ranks:
             yield Launch(self._generation, rank, 0, self._resume_from)
         yield from self._enter(State.STARTING)
 
@@ -363,6 +364,8 @@ class Controller:
             )
             yield Record("failed", {"rank": event.rank, **vars(failure)})
             yield from self._stop_at_once(event.now, _Ending("failed", "worker lost", failure))
+        elif rank.left is None and self._ending and self._wished != "now":
+            yield from self._stop_at_once(event.now, self._ending)  # without it the others come to no agreed step
         yield from self._finish_if_all_gone()
 
     def _on_cancel(self, now: float) -> Iterator[Command]:
@@ -401,7 +404,7 @@ class Controller:
             yield Wish("time limit")
 
     def _limit_reached(self, event: Tick) -> str:
-        terms, margin = self.terms, self._margin_s()
+        terms, margin = self.terms, self.stopping_s
         if terms.deadline_s is not None and event.now - self._started_at > terms.deadline_s - margin:
             return "deadline"
         if terms.budget_usd is not None and event.committed_usd >= terms.budget_usd:
@@ -412,9 +415,10 @@ class Controller:
         if self.terms.time_limit_s is None:
             return False
         first = min(rank.launched_at for rank in self._ranks.values())
-        return now - first > self.terms.time_limit_s - self._margin_s()
+        return now - first > self.terms.time_limit_s - self.stopping_s
 
-    def _margin_s(self) -> float:
+    @property
+    def stopping_s(self) -> float:
         """Time to end at an agreed step: the step in hand, the one that announces, and writing the state."""
         return self.terms.state_write_s + 2 * self._step_s
 
