@@ -99,7 +99,7 @@ class Driver:
             self._desk.renew()
             self._flush()
             time.sleep(limits.beat_s / 4)
-            for event in self._happenings():
+            for event in self._happenings(machine.stopping_s):
                 self._handle(machine, event)
             while obeyed < interrupts.asked:
                 obeyed += 1
@@ -154,12 +154,13 @@ class Driver:
             time_limit_s=limits.function_time_limit_s,
             memory_mib=allocation.memory_mib,
         )
+        self._log.flush()  # whoever drives the run next must know that this generation may be running
         handle = self._launcher.launch(spec)
         self._ledger.started(handle, time.monotonic(), allocation.memory_mib)
         mailbox = Mailbox(run.store, command.generation, command.rank, command.incarnation)
         self._functions.append(_Function(handle, command.generation, command.rank, mailbox))
 
-    def _happenings(self) -> Iterator[controller.Event]:
+    def _happenings(self, stopping_s: float) -> Iterator[controller.Event]:
         """All that has happened since the last look; a function's state is read before its mail, and told after it."""
         living = [function for function in self._functions if not function.over]
         states = self._launcher.poll([function.handle for function in living])
@@ -174,7 +175,8 @@ class Driver:
                 lost = state.phase is Phase.LOST
                 yield controller.WorkerExited(now, function.rank, function.generation, lost, state.detail)
         now = time.monotonic()
-        yield controller.Tick(now, self._ledger.items_usd(now)["total"])
+        stopping_usd = self._ledger.rate_usd_per_s() * stopping_s
+        yield controller.Tick(now, self._ledger.items_usd(now)["total"] + stopping_usd)
 
     def _events_of(self, function: _Function, mail: Mail) -> Iterator[controller.Event]:
         """One mail as events, in the order in which things happened in the worker."""
