@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from smlt._version import __version__
+from smlt.core import layout
 from smlt.core.conclusion import conclude
 from smlt.core.control import ControlDesk
 from smlt.core.driver import Driver, Interrupts
@@ -69,6 +70,8 @@ def run(
     backend = opened.backend
     ledger = Ledger(backend.catalog, opened.before.spent_usd, opened.before.function_s)
     try:
+        if opened.parcel.bundle:  # only now: the workers of a controller before may have been reading the old one
+            opened.store.put(layout.CODE, opened.parcel.bundle)
         log.append("created", _description(opened))
         plan, channel = _plan(opened, registry, log)
         place = replace(opened.place, threads=backend.threads_for(plan.allocation.workers))
@@ -77,10 +80,11 @@ def run(
             finish = Driver(opened, place, plan, channel, desk, launcher, log, ledger).drive(interrupts or Interrupts())
         finally:
             launcher.close()
+        # Before the record is closed: who takes the run next reads here how it ended.
+        return conclude(opened, log, finish, plan, ledger, time.monotonic() - began)
     finally:
         desk.change(closed=True)
         backend.clean(opened.place)
-    return conclude(opened, log, finish, plan, ledger, time.monotonic() - began)
 
 
 def _description(opened: OpenRun) -> dict[str, object]:

@@ -108,8 +108,6 @@ def open_run(
             number += 1
             name = f"{stem}-{number}"
             continue
-        if parcel.bundle:
-            store.put(layout.CODE, parcel.bundle)
         return OpenRun(name, spec, backend, place, store, parcel)
 
 
@@ -126,8 +124,6 @@ def _open_again(
         raise ConfigError(
             f"run {record.name!r} is finished", f"choose another --name; its result: smlt status {record.name}"
         )
-    if parcel.bundle:
-        store.put(layout.CODE, parcel.bundle)
     try:
         earlier = Summary.from_json(store.get(layout.SUMMARY))
     except NotFound:
