@@ -104,7 +104,7 @@ def train(
         cwd=Path.cwd(),
         env=os.environ,
         flags=arguments,
-        flag_origin="smlt.train({}=)",
+        origin_of=lambda name: f"smlt.train({name}=)",
         keyed=settings,
         config=Path(config) if config is not None else None,
         project_file=False,

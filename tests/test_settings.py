@@ -334,7 +334,7 @@ def test_every_mistake_is_told_at_once_with_its_origin(problems):
         ({"flags": TASK, "assignments": ["=3"]}, "--set: '=3': not an assignment"),
         ({"flags": TASK, "assignments": ["job.seed"]}, "--set: 'job.seed': not an assignment"),
         ({"flags": TASK, "assignments": ["seed=3"]}, "--set: seed: no such section (it belongs in [job])"),
-        ({"flags": TASK, "keyed": {"job seed": 3}}, "not a key"),
+        ({"flags": TASK, "keyed": {"job seed": 3}}, "--settings: 'job seed': not a key"),
     ],
 )  # fmt: skip
 def test_what_a_mistake_says(problems, given, expected):

@@ -29,6 +29,7 @@ def load_settings(
         cwd=Path.cwd(),
         env=os.environ,
         flags={name: None if value is None else Text(value) for name, value in flags.items()},
+        origin_of=lambda name: "TASK" if name == "task" else f"--{name}",
         assignments=assignments or (),
         config=config,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -74,7 +74,7 @@ def read_layers(
     cwd: Path,
     env: Mapping[str, str],
     flags: Mapping[str, Any] | None = None,
-    flag_origin: str = "--{}",
+    origin_of: Callable[[str], str] = lambda name: f"--{name.replace('_', '-')}",
     keyed: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
     config: Path | None = None,
@@ -86,7 +86,7 @@ def read_layers(
         cwd: the folder that `smlt.toml` is looked for in.
         env: the environment.
         flags: values by a name of `SHORTCUTS`; None for a flag that was not given.
-        flag_origin: how a flag's origin is written, with its name for `{}`.
+        origin_of: how the origin of a flag is written, from its name; for `keyed` from "settings".
         keyed: values by dotted key, as strong as a flag.
         assignments: `section.key=value` texts of `--set`.
         config: the file of `--config`; where it is None, SMLT_CONFIG may name one.
@@ -97,10 +97,10 @@ def read_layers(
         item
         for name, value in (flags or {}).items()
         if value is not None
-        for item in leaves(SHORTCUTS[name], value, flag_origin.format(name.replace("_", "-")), cwd)
+        for item in leaves(SHORTCUTS[name], value, origin_of(name), cwd)
     ]
     assigned = [
-        *_keyed(keyed or {}, flag_origin.format("settings"), cwd, problems),
+        *_keyed(keyed or {}, origin_of("settings"), cwd, problems),
         *_assigned(assignments, cwd, problems),
     ]
     variables = _variables(env, cwd, problems)
