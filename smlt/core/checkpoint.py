@@ -77,11 +77,17 @@ def write_part(store: ObjectStore, state: State, step: int, rank: int, world_siz
 
 
 def write_manifest(store: ObjectStore, manifest: Manifest) -> None:
-    """Make a checkpoint valid. Another rank or controller may have done so already, with the same content."""
+    """Make a checkpoint valid.
+
+    Another rank may have done so already, with the same content. Another content is that of a checkpoint which was
+    passed over as damaged, and whose parts have been overwritten by now.
+    """
+    key, data = layout.manifest(manifest.cursor.step), wire.pack(manifest)
     try:
-        store.put_if_absent(layout.manifest(manifest.cursor.step), wire.pack(manifest))
+        store.put_if_absent(key, data)
     except AlreadyExists:
-        return
+        if store.get(key) != data:
+            store.put(key, data)
 
 
 def valid_steps(store: ObjectStore) -> list[int]:
@@ -127,9 +133,14 @@ def latest_manifest(store: ObjectStore) -> str:
     return ""
 
 
-def prune(store: ObjectStore, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, manifest first, so that none is ever half valid."""
-    for step in valid_steps(store)[:-keep]:
+def prune(store: ObjectStore, newest: int, keep: int) -> None:
+    """Remove all but the last `keep` checkpoints up to step `newest`, manifest first, so that none is ever half valid.
+
+    A later one is damaged: the run has gone on from one before it.
+    """
+    steps = valid_steps(store)
+    kept = [step for step in steps if step <= newest][-keep:]
+    for step in set(steps).difference(kept):
         keys = [info.key for info in store.list(layout.checkpoint(step))]
         for key in sorted(keys, key=lambda item: not item.endswith(layout.MANIFEST)):
             store.delete(key)

@@ -219,7 +219,7 @@ class FunctionWorker(Worker):
         manifest = checkpoint.Manifest(cursor, spec.world_size, written, state.extra, command.best)
         checkpoint.write_manifest(self._store, manifest)
         if spec.rank == 0:
-            checkpoint.prune(self._store, keep=2)
+            checkpoint.prune(self._store, cursor.step, keep=2)
             self._courier.checkpoint(CheckpointDone(cursor.step, manifest.size_bytes, time.monotonic() - started))
         self._timer.restart()
         return protocol.Saved(time.monotonic())
