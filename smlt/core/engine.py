@@ -11,14 +11,18 @@ from smlt._version import __version__
 from smlt.core import layout
 from smlt.core.conclusion import conclude
 from smlt.core.control import ControlDesk
+from smlt.core.controller import Finish
 from smlt.core.driver import Driver, Interrupts
+from smlt.core.errors import SmltError
 from smlt.core.job import JobSpec
 from smlt.core.ledger import Ledger
-from smlt.core.planner import Plan, PlanRequest, Sync
+from smlt.core.messages import Failure
+from smlt.core.parcel import make_parcel
+from smlt.core.planner import Plan
+from smlt.core.planning import plan_job
 from smlt.core.plugins import Registry
 from smlt.core.runlog import RunEvent, RunLog
 from smlt.core.runs import OpenRun, open_run
-from smlt.core.storage import ChannelSpec
 from smlt.core.summary import Summary
 
 __all__ = ["Interrupts", "RunRequest", "run"]
@@ -64,27 +68,52 @@ def run(
         StorageError, CloudError: the run's store or the backend cannot be used.
     """
     began = time.monotonic()
-    opened = open_run(request.spec, request.runs_dir, request.folder, request.task_class, registry, time.time())
+    spec = request.spec
+    backend = registry.backend(spec.backend.name, spec.backend.options)
+    parcel = make_parcel(spec, request.folder, request.task_class)
+    plan = plan_job(spec, backend, request.runs_dir, registry)
+    opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time())
     desk = ControlDesk.take(opened.store, opened.name)
     log = RunLog(opened.store, time.time, listener)
-    backend = opened.backend
     ledger = Ledger(backend.catalog, opened.before.spent_usd, opened.before.function_s)
+    error: SmltError | None = None
     try:
-        if opened.parcel.bundle:  # only now: the workers of a controller before may have been reading the old one
-            opened.store.put(layout.CODE, opened.parcel.bundle)
         log.append("created", _description(opened))
-        plan, channel = _plan(opened, registry, log)
-        place = replace(opened.place, threads=backend.threads_for(plan.allocation.workers))
-        launcher = backend.launcher(place)
+        log.append("planned", _account(opened, plan))
         try:
-            finish = Driver(opened, place, plan, channel, desk, launcher, log, ledger).drive(interrupts or Interrupts())
-        finally:
-            launcher.close()
+            finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts())
+        except SmltError as reason:
+            error, finish = reason, _failed(reason)
+            log.append("failed", vars(finish.failure))
         # Before the record is closed: who takes the run next reads here how it ended.
-        return conclude(opened, log, finish, plan, ledger, time.monotonic() - began)
+        summary = conclude(opened, log, finish, plan, ledger, time.monotonic() - began)
     finally:
         desk.change(closed=True)
         backend.clean(opened.place)
+    if error is not None:
+        raise error
+    return summary
+
+
+def _train(
+    opened: OpenRun, plan: Plan, desk: ControlDesk, log: RunLog, ledger: Ledger, interrupts: Interrupts
+) -> Finish:
+    backend = opened.backend
+    if opened.parcel.bundle:  # only now: the workers of a controller before may have been reading the old one
+        opened.store.put(layout.CODE, opened.parcel.bundle)
+    place = replace(opened.place, threads=backend.threads_for(plan.allocation.workers))
+    _, channel = backend.channel(plan.allocation.sync.channel, opened.place)
+    launcher = backend.launcher(place)
+    try:
+        return Driver(opened, place, plan, channel, desk, launcher, log, ledger).drive(interrupts)
+    finally:
+        launcher.close()
+
+
+def _failed(error: SmltError) -> Finish:
+    """The end of a run that the engine itself could not drive."""
+    kind = type(error).__name__
+    return Finish("failed", kind, failure=Failure(kind, error.message, error.hint, ""))
 
 
 def _description(opened: OpenRun) -> dict[str, object]:
@@ -102,32 +131,10 @@ def _description(opened: OpenRun) -> dict[str, object]:
     }
 
 
-def _plan(opened: OpenRun, registry: Registry, log: RunLog) -> tuple[Plan, ChannelSpec]:
-    """Ask the planner for an allocation, and find the channel it uses."""
-    spec, backend = opened.spec, opened.backend
-    channel_name, channel = backend.channel(spec.sync.channel, opened.place)
-    count = None if spec.workers.count == "auto" else spec.workers.count
-    smallest_batch = min(phase.size for phase in spec.job.batch_phases)
-    request = PlanRequest(
-        workers=count,
-        # Who asks for a number outright has said more than the cap for "auto".
-        max_workers=min(count or spec.workers.max, backend.limits.max_workers, smallest_batch),
-        memory_mib=None if spec.workers.memory == "auto" else spec.workers.memory,
-        memory_choices_mib=backend.limits.memory_choices_mib,
-        vcpus_at_hand=backend.limits.vcpus_at_hand,
-        global_batch=smallest_batch,
-        sync=Sync(channel=channel_name),
-        deadline_s=spec.limits.deadline,
-        budget_usd=spec.limits.budget,
-    )
-    plan = registry.planner(spec.planner.name).propose(request)
-    log.append(
-        "planned",
-        {
-            "allocation": asdict(plan.allocation),
-            "reason": plan.reason,
-            "planner": spec.planner.name,
-            "threads": backend.threads_for(plan.allocation.workers),
-        },
-    )
-    return plan, channel
+def _account(opened: OpenRun, plan: Plan) -> dict[str, object]:
+    return {
+        "allocation": asdict(plan.allocation),
+        "reason": plan.reason,
+        "planner": opened.spec.planner.name,
+        "threads": opened.backend.threads_for(plan.allocation.workers),
+    }

@@ -74,7 +74,8 @@ class Planner(ABC):
     """Chooses the fleet. Contract:
 
     * `propose` is a pure function of its arguments and of earlier `observe` calls; it launches nothing.
-    * A value that the user fixed comes back unchanged; what cannot be met raises `ConfigError` before anything is spent.
+    * A value that the user fixed comes back unchanged.
+    * What cannot be met raises `ConfigError`, before anything is spent.
     """
 
     def propose(self, request: PlanRequest) -> Plan:
