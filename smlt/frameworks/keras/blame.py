@@ -19,6 +19,9 @@ Frame = tuple[str, int]
 """A file and a line in it."""
 
 
+_GRAPH_NOISE = ("Graph execution error:", "Detected at node", 'File "', "Stack trace for op definition:")
+
+
 class GraphError(Exception):
     """An operation of a compiled function failed while it ran.
 
@@ -70,8 +73,8 @@ def _hint_for(kind: str, error: Exception) -> str:
 def _one_line(text: str) -> str:
     """What an exception says, without colours, TensorFlow's node names and Keras' list of arguments."""
     text = re.sub(r"\x1b\[[0-9;]*m|\{\{function_node [^}]*\}\} ?|\[\[\{\{node [^}]*\}\}\]\]|\[Op:[^]]*\]", "", text)
-    text = text.partition("Arguments received by")[0]
-    return " ".join(text.split())
+    lines = text.partition("Arguments received by")[0].splitlines()
+    return " ".join(" ".join(line for line in lines if not line.lstrip().startswith(_GRAPH_NOISE)).split())
 
 
 def _place(task: UserTask, hook: str, error: Exception) -> str:

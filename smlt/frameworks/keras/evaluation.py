@@ -103,5 +103,7 @@ def _number(hook: str, name: str, value: Any) -> float:
 def _portable(value: Any) -> Any:
     if isinstance(value, Metric):
         return Metric(float(value.sum), float(value.weight))
-    array = np.array(value) if tf.is_tensor(value) or isinstance(value, np.ndarray) else value
-    return array.astype(np.float32) if isinstance(array, np.ndarray) and array.dtype == tf.bfloat16 else array
+    if not (tf.is_tensor(value) or isinstance(value, np.ndarray)):
+        return value
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype == tf.bfloat16.as_numpy_dtype else array.copy()

@@ -45,7 +45,7 @@ def encode(value: Any, path: str, arrays: dict[str, Array]) -> Any:
         pairs = [[encode(key, path, arrays), encode(item, f"{path}/{key}", arrays)] for key, item in value.items()]
         return {TAG: "map", "pairs": pairs}
     if isinstance(value, np.ndarray | tf.Tensor | tf.Variable | keras.Variable):
-        array = np.array(value.value if isinstance(value, keras.Variable) else value)
+        array = np.asarray(value.value if isinstance(value, keras.Variable) else value).copy()
         if array.dtype.hasobject:
             raise TaskError(f"{path} is an array of Python objects, which cannot be saved")
         arrays[path] = array
