@@ -51,6 +51,5 @@ class Digits(TorchTask):
         return {"accuracy": correct.mean(), "eval_loss": cross_entropy(logits, labels)}
 
     def _dataset(self, part: str) -> TensorDataset:
-        return TensorDataset(
-            torch.from_numpy(self.prepared[f"{part}_x"]), torch.from_numpy(self.prepared[f"{part}_y"])
-        )
+        images, labels = self.prepared[f"{part}_x"], self.prepared[f"{part}_y"]
+        return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))
