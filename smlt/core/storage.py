@@ -1,15 +1,18 @@
 """STORAGE interfaces, the paper's hybrid storage: a durable ObjectStore and a fast, ephemeral Channel.
 
-Contracts stand here; implementations live in `smlt.backends`. Bytes in, bytes out: what they mean is not known here.
+Contracts stand here; implementations live in `smlt.backends`. Bytes in, bytes out: what they mean is not known here,
+except that a store which reduces must know numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+import numpy.typing as npt
 
 from smlt.core.errors import ChannelError, ConfigError, CorruptObject, NotFound
 
@@ -231,14 +234,20 @@ class Channel(ABC):
         self._check_open()
         return self._do_allocate(size_bytes)
 
-    def put(self, key: ChannelKey, parts: Sequence[Buffer]) -> None:
-        """Publish the concatenation of `parts` under `key`."""
+    def put(self, key: ChannelKey, parts: Sequence[Buffer], *, readers: int | None = None) -> None:
+        """Publish the concatenation of `parts` under `key`.
+
+        Args:
+            key: its rank is this client's.
+            parts: copied, or left alone, before the call returns; but see `allocate`.
+            readers: the value may vanish once it was read so often; None for "until it is discarded".
+        """
         self._check_open()
         size = sum(memoryview(part).nbytes for part in parts)
         limit = self.capabilities.max_value_bytes
         if limit is not None and size > limit:
             raise ChannelError(f"a value of {size} bytes is over this channel's limit of {limit} bytes")
-        self._do_put(key, parts)
+        self._do_put(key, parts, readers)
         self._stats.count("put", up=size)
 
     def get_into(self, key: ChannelKey, out: memoryview, *, timeout_s: float, offset: int = 0) -> int:
@@ -271,6 +280,37 @@ class Channel(ABC):
         if found is not None:
             self._stats.count("get", down=found.nbytes)
         return found
+
+    def expect(self, keys: Sequence[ChannelKey]) -> None:
+        """Announce which values this client will read next, in this order and once each.
+
+        A channel over a wire asks for them ahead, so that each costs no round trip of its own; others need not care.
+        """
+        self._check_open()
+        self._do_expect(keys)
+
+    def reduce_into(
+        self, key: ChannelKey, header: bytes, buffer: npt.NDArray[Any], *, ranks: int, patience: Callable[[], None]
+    ) -> list[bytes]:
+        """Let the store add up `buffer` over all ranks, element by element, in rank order; it then holds the sum.
+
+        Args:
+            key: of this rank's contribution; those of the others differ in the rank alone.
+            header: a few bytes beside the numbers, of the same length on every rank.
+            buffer: 1-D, of a dtype and length that are equal on every rank; changed in place.
+            ranks: how many contribute.
+            patience: called every so often while others are waited for; raises to give up.
+
+        Returns:
+            The headers of all ranks, in rank order.
+
+        Raises:
+            ChannelError: this channel does not reduce (see `capabilities`), or the ranks' buffers do not match.
+        """
+        self._check_open()
+        headers = self._do_reduce_into(key, header, buffer, ranks, patience)
+        self._stats.count("reduce", up=buffer.nbytes + len(header), down=buffer.nbytes + sum(map(len, headers)))
+        return headers
 
     def discard(self, key: ChannelKey) -> None:
         """Forget a value this client wrote; its memory may be used again. An unknown key is no error."""
@@ -310,8 +350,18 @@ class Channel(ABC):
     def _do_view(self, key: ChannelKey, timeout_s: float) -> memoryview | None:
         return None
 
+    def _do_expect(self, keys: Sequence[ChannelKey]) -> None:  # noqa: B027  a hint
+        pass
+
+    def _do_reduce_into(
+        self, key: ChannelKey, header: bytes, buffer: npt.NDArray[Any], ranks: int, patience: Callable[[], None]
+    ) -> list[bytes]:
+        raise ChannelError(
+            f"{type(self).__name__} does not add up", "choose a channel that reduces, or another pattern"
+        )
+
     @abstractmethod
-    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer]) -> None: ...
+    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer], readers: int | None) -> None: ...
 
     @abstractmethod
     def _do_get_into(self, key: ChannelKey, out: memoryview, timeout_s: float, offset: int) -> int: ...

@@ -23,7 +23,7 @@ class PlainChannel(Channel):
         self._store = FileObjectStore(StoreSpec("file", folder.as_uri()))
         self._written: set[ChannelKey] = set()
 
-    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer]) -> None:
+    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer], readers: int | None) -> None:
         try:
             self._store.put_if_absent(_name(key), b"".join(bytes(part) for part in parts))
         except AlreadyExists as error:

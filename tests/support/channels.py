@@ -70,7 +70,7 @@ class MemoryChannel(Channel):
         self._allocated.append(memory)
         return memory
 
-    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer]) -> None:
+    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer], readers: int | None) -> None:
         lent = len(parts) == 1 and any(parts[0] is memory for memory in self._allocated)
         memory = memoryview(parts[0] if lent else bytearray(b"".join(bytes(part) for part in parts)))
         with self._room.news:

@@ -104,7 +104,7 @@ class SharedMemoryChannel(Channel):
             self._lent.sort(key=lambda lent: lent[0])
         return memory
 
-    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer]) -> None:
+    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer], readers: int | None) -> None:
         if (key.generation, key.round, key.rank) != self._address:
             raise ChannelError(f"{key} is not a key of rank {self._address[2]} in its round")
         if key in self._published:
