@@ -5,6 +5,7 @@ Nothing read here can run code: only maps, lists, numbers, strings and bytes com
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -65,9 +66,9 @@ def from_plain(value: Any, kind: Any) -> Any:
     """Plain data as an instance of `kind`: a dataclass, a container of them, or a basic type."""
     if is_dataclass(kind) and isinstance(kind, type):
         hints = _hints(kind)
-        unknown = set(value) - set(hints)
+        unknown = set(_checked(value, Mapping, kind.__name__)) - set(hints)
         if unknown:
-            raise ProtocolError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
+            raise ProtocolError(f"{kind.__name__} has no field {', '.join(sorted(map(str, unknown)))}")
         try:
             return kind(**{name: from_plain(item, hints[name]) for name, item in value.items()})
         except TypeError as error:
@@ -77,15 +78,22 @@ def from_plain(value: Any, kind: Any) -> Any:
         inner = next((item for item in args if item is not type(None)), Any)
         return None if value is None else from_plain(value, inner)
     if origin is tuple:
-        return tuple(from_plain(item, args[0]) for item in value)
+        return tuple(from_plain(item, args[0]) for item in _checked(value, (list, tuple), "list"))
     if origin is list:
-        return [from_plain(item, args[0]) for item in value]
+        return [from_plain(item, args[0]) for item in _checked(value, (list, tuple), "list")]
     if origin in (dict, Mapping) or (origin is not None and issubclass(origin, Mapping)):
-        return {key: from_plain(item, args[1]) for key, item in value.items()}
+        return {key: from_plain(item, args[1]) for key, item in _checked(value, Mapping, "table").items()}
+    return value
+
+
+def _checked(value: Any, kind: type | tuple[type, ...], name: str) -> Any:
+    if not isinstance(value, kind):
+        raise ProtocolError(f"expected a {name}, got {value!r:.80}")
     return value
 
 
 _ARRAY = 1
+_DTYPE = re.compile(r"[<>|][biufcmMSUV]\d+(\[\w+\])?")
 
 
 def _encode_array(value: Any) -> Any:
@@ -103,6 +111,8 @@ def _decode_array(code: int, data: bytes) -> Any:
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(data)
     dtype, shape = unpacker.unpack()
+    if not _DTYPE.fullmatch(dtype):
+        raise ValueError(f"not the type of an array: {dtype!r:.80}")
     return np.frombuffer(data, dtype=np.dtype(dtype), offset=unpacker.tell()).reshape(shape)
 
 
