@@ -26,8 +26,6 @@ def cross_entropy() -> keras.Loss:
 class Classifier(KerasTask):
     """A small classifier by AdamW, with a regulariser and a schedule."""
 
-    eval_batch = 5
-
     def build_model(self) -> keras.Model:
         hidden = layers.Dense(17, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01))
         model = keras.Sequential([keras.Input((6,)), hidden, layers.Dense(3)])
@@ -37,6 +35,12 @@ class Classifier(KerasTask):
 
     def train_data(self) -> Any:
         return points()
+
+
+class Judged(Classifier):
+    """The same with data to evaluate it on."""
+
+    eval_batch = 5
 
     def eval_data(self) -> Any:
         return points(23, seed=6)
@@ -61,7 +65,7 @@ class Unused(Classifier):
         return model
 
 
-class SumClassifier(Classifier):
+class SumClassifier(Judged):
     """The same by sum and weight; every third example does not count."""
 
     def training_step(self, model: keras.Model, batch: Any) -> Loss:

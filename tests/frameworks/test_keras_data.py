@@ -79,13 +79,9 @@ def test_all_kinds_train_alike() -> None:
         def train_data(self) -> Any:
             return list(zip(*points(), strict=True))
 
-        eval_data = train_data
-
     class FromDataset(Classifier):
         def train_data(self) -> Any:
             return tf.data.Dataset.from_tensor_slices(points())
-
-        eval_data = train_data
 
     arrays, items, dataset = (Fleet(task, steps=3).run() for task in (Classifier, FromItems, FromDataset))
     assert arrays.losses == items.losses == dataset.losses

@@ -18,6 +18,8 @@ from smlt.core.task import EvalPart, Metric
 class Weighed(Normed):
     """Metrics of all kinds that are means."""
 
+    eval_batch = 5
+
     def build_model(self) -> keras.Model:
         model = super().build_model()
         mean = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="xent")
@@ -79,6 +81,9 @@ def test_eval_end_sees_the_outputs_of_all_ranks_in_order() -> None:
 
 def test_an_evaluation_that_draws_random_numbers_repeats_and_changes_nothing() -> None:
     class Dropped(Normed):
+        def eval_data(self) -> Any:
+            return points(23, seed=6)
+
         def eval_step(self, model: keras.Model, batch: Any) -> dict[str, Any]:
             return {"mean": ops.mean(model(batch[0], training=True))}
 
@@ -89,11 +94,7 @@ def test_an_evaluation_that_draws_random_numbers_repeats_and_changes_nothing() -
 
 
 def test_without_evaluation_data_there_are_no_metrics() -> None:
-    class Blind(Classifier):
-        def eval_data(self) -> None:
-            return None
-
-    fleet = Fleet(Blind)
+    fleet = Fleet(Classifier)
     assert fleet.shapes[0].eval_examples == 0
     assert fleet.ranks[0].evaluate(np.arange(0)) == EvalPart()
     assert fleet.evaluate() == {}
