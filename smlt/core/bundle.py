@@ -79,9 +79,10 @@ def find_task(task: str, folder: Path) -> TaskSource:
 
 def _check_defines(file: Path, class_name: str) -> None:
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+        tree = ast.parse(file.read_bytes(), str(file))
     except SyntaxError as error:
-        raise ConfigError(f"{file}:{error.lineno}: {error.msg}", "mend the task's file") from error
+        where = f"{file}:{error.lineno}" if error.lineno else str(file)
+        raise ConfigError(f"{where}: {error.msg}", "mend the task's file") from error
     names = set(_top_level_names(tree.body))
     if class_name not in names and "*" not in names:
         classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -107,8 +108,9 @@ _MODULES = {"torch": "torch", "keras": "tensorflow", "jax": "jax"}
 
 def frameworks_of(source: TaskSource) -> tuple[str, ...]:
     """The framework modules that the task's files import through smlt, judged by their text alone."""
-    files = [source.file, *(file for file in sorted(source.file.parent.glob("*.py")) if file != source.file)]
-    found = {name for file in files for name in _FRAMEWORK_IMPORT.findall(file.read_text(encoding="utf-8"))}
+    files = [file for file in source.file.parent.glob("*.py") if file.is_file()]
+    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files)
+    found = {name for text in texts for name in _FRAMEWORK_IMPORT.findall(text)}
     return tuple(sorted(_MODULES[name] for name in found if name in _MODULES))
 
 
