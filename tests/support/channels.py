@@ -16,6 +16,7 @@ from smlt.core.storage import Buffer, Channel, ChannelCapabilities, ChannelKey
 class _Value:
     memory: memoryview
     checksum: int
+    readers: int | None = None
 
 
 class Room:
@@ -77,7 +78,7 @@ class MemoryChannel(Channel):
             if key in self._own:
                 raise ChannelError(f"{key} was written already")
             self._own.add(key)
-            self._room.values[key] = _Value(memory, zlib.crc32(memory))
+            self._room.values[key] = _Value(memory, zlib.crc32(memory), readers)
             self._room.news.notify_all()
 
     def _do_get_into(self, key: ChannelKey, out: memoryview, timeout_s: float, offset: int) -> int:
@@ -112,6 +113,10 @@ class MemoryChannel(Channel):
             if not there:
                 raise PeerLost(f"{key} did not come")
             value = self._room.values[key]
+            if value.readers is not None:
+                value.readers -= 1
+                if value.readers == 0:
+                    del self._room.values[key]
         if key in self._room.lies:
             return memoryview(self._room.lies[key])
         _check(key, value)
