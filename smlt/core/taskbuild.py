@@ -10,7 +10,7 @@ import cloudpickle
 
 from smlt.core import checkpoint, layout
 from smlt.core.backend import RankSpec
-from smlt.core.bundle import checked_task, import_task, unpack_bundle
+from smlt.core.bundle import LOOSE_PACKAGE, checked_task, import_task, unpack_bundle
 from smlt.core.errors import SmltError, TaskError
 from smlt.core.job import JobSpec
 from smlt.core.storage import ObjectStore
@@ -65,9 +65,10 @@ def _task_class(spec: RankSpec, store: ObjectStore) -> tuple[type[UserTask], Pat
 
 def _folder_of(base: Path, module: str) -> Path:
     """The folder beside the task's file, where `self.path` looks."""
-    parents = module.split(".")[:-1]
-    inner = base.joinpath(*parents)
-    return inner if inner.is_dir() else base
+    if module.startswith(LOOSE_PACKAGE + "."):
+        return base
+    folder = base.joinpath(*module.split("."))
+    return folder if (folder / "__init__.py").is_file() else folder.parent
 
 
 def prepared_data(
