@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from smlt.core import layout, wire
+from smlt.core import layout, strict_json, wire
 from smlt.core.errors import AlreadyExists, NotFound, ProtocolError
 from smlt.core.storage import ObjectStore
 
@@ -29,7 +28,7 @@ class RunEvent:
 
     def to_json(self) -> str:
         """One line of `events.jsonl`."""
-        return json.dumps({"time": self.time, "kind": self.kind, **self.data}, default=str)
+        return strict_json.dumps({"time": self.time, "kind": self.kind, **self.data})
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from smlt.core import strict_json
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -48,8 +50,8 @@ class Summary:
     error: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The document, indented, keys in the order above."""
-        return json.dumps(asdict(self), indent=2)
+        """The document, indented, keys in the order above; a figure that is no number is null."""
+        return strict_json.dumps(asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Summary:
