@@ -1,0 +1,52 @@
+"""What a run has spent: by the catalog's prices, over all its sessions."""
+
+from __future__ import annotations
+
+import pytest
+
+from smlt.core.catalog import Catalog, FunctionPrice
+from smlt.core.ledger import Ledger
+
+CATALOG = Catalog(
+    provider="test", source="here", as_of="2026-01-01", function=FunctionPrice(usd_per_gib_s=0.5, usd_per_request=0.01)
+)
+
+
+def test_functions_cost_from_launch_to_end() -> None:
+    ledger = Ledger(CATALOG)
+    ledger.started("a", 10.0, 1024)
+    ledger.started("b", 11.0, 2048)
+    assert ledger.items_usd(12.0)["total"] == pytest.approx(0.02 + 2 * 0.5 + 1 * 2 * 0.5)
+    assert ledger.rate_usd_per_s() == pytest.approx(0.5 + 1.0)
+    ledger.ended("b", 13.0)
+    assert ledger.items_usd(20.0)["total"] == pytest.approx(0.02 + 10 * 0.5 + 2 * 2 * 0.5)
+    assert ledger.rate_usd_per_s() == pytest.approx(0.5)
+    ledger.ended("a", 20.0)
+    assert ledger.items_usd(99.0) == ledger.items_usd(20.0)
+    assert ledger.rate_usd_per_s() == 0.0
+    assert ledger.function_s(99.0) == pytest.approx(12.0)
+
+
+def test_the_items_add_up_to_the_total() -> None:
+    ledger = Ledger(CATALOG, earlier_usd=1.5)
+    ledger.started("a", 0.0, 512)
+    items = ledger.items_usd(7.0)
+    assert items.pop("total") == pytest.approx(sum(items.values()))
+
+
+def test_earlier_sessions_count() -> None:
+    ledger = Ledger(CATALOG, earlier_usd=1.5, earlier_function_s=60.0)
+    assert ledger.items_usd(0.0)["total"] == 1.5
+    ledger.started("a", 0.0, 1024)
+    assert ledger.items_usd(1.0)["total"] == pytest.approx(1.5 + 0.01 + 0.5)
+    assert ledger.function_s(1.0) == pytest.approx(61.0)
+
+
+def test_a_function_that_ends_twice_or_was_never_started_costs_nothing_more() -> None:
+    ledger = Ledger(CATALOG)
+    ledger.started("a", 0.0, 1024)
+    ledger.ended("a", 1.0)
+    before = ledger.items_usd(5.0)
+    ledger.ended("a", 5.0)
+    ledger.ended("b", 5.0)
+    assert ledger.items_usd(5.0) == before
