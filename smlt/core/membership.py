@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from smlt.core import wire
 from smlt.core.errors import ProtocolError
 from smlt.core.storage import Channel, ChannelKey
-from smlt.core.sync.collectives import Patience, ScatterReduce, all_gather
+from smlt.core.sync.choice import collective_for
+from smlt.core.sync.collectives import Patience, all_gather
 from smlt.core.sync.header import Header
 from smlt.core.task import Array, TaskShape
 
@@ -35,7 +36,7 @@ class Membership:
     ) -> None:
         self._channel, self._address, self._rank, self._world_size = channel, address, rank, world_size
         self._shape, self._patience = shape, patience
-        self._sums = ScatterReduce(channel, shape.regions, address, rank, world_size, patience)
+        self._sums = collective_for(channel, shape.regions, address, rank, world_size, patience)
         self._gathered: deque[ChannelKey] = deque()
 
     @property
@@ -56,7 +57,7 @@ class Membership:
         return self._sums.contribution(step)
 
     def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
-        """All ranks' headers merged and contributions summed; see `ScatterReduce.reduce`."""
+        """All ranks' headers merged and contributions summed; see `Collective.reduce`."""
         return self._sums.reduce(header)
 
     def gather(self, own: bytes, piece: str, step: int) -> list[bytes]:

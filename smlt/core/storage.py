@@ -175,12 +175,14 @@ class ChannelCapabilities:
         reduces: `reduce_into` is there: the store itself adds contributions up.
         max_value_bytes: the largest value; None where only memory limits it.
         latency_s: the time of one small request, for choosing a pattern and planning.
+        in_place: `view` shows values where they lie, at no cost.
     """
 
     ranged: bool
     reduces: bool
     max_value_bytes: int | None
     latency_s: float
+    in_place: bool = False
 
 
 @dataclass

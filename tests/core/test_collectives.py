@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.buckets import ContributionLayout
+from smlt.core.sync.choice import collective_for
 from smlt.core.sync.collectives import ScatterReduce, all_gather
 from smlt.core.sync.header import Header
+from smlt.core.sync.pieces import PiecewiseScatterReduce
 from smlt.core.task import Array, Region
 from tests.support.channels import MemoryChannel, Room, in_threads
 
@@ -42,9 +46,16 @@ def impatient(piece: str, peer: int) -> None:
     raise AssertionError(f"waited in vain for {piece} of rank {peer}")
 
 
-def train(room: Room, channel: MemoryChannel | None, regions: tuple[Region, ...], rank: int, world_size: int):
+def train(
+    room: Room,
+    channel: MemoryChannel | None,
+    regions: tuple[Region, ...],
+    rank: int,
+    world_size: int,
+    pattern=collective_for,
+):
     """Some steps of one rank: merged headers and the bytes of the sums."""
-    sums = ScatterReduce(channel, regions, (1, 0), rank, world_size, impatient)
+    sums = pattern(channel, regions, (1, 0), rank, world_size, impatient)
     found = []
     for step in range(STEPS):
         memory = sums.contribution(step)
@@ -73,8 +84,21 @@ def test_the_sum_is_the_one_in_rank_order_bit_for_bit(
 ) -> None:
     room = Room()
     channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
-    outcomes = in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size), world_size)
+    outcomes = in_threads(
+        lambda rank: train(room, channels[rank], regions, rank, world_size, ScatterReduce), world_size
+    )
     check(outcomes, regions, world_size)
+
+
+@settings(max_examples=40)
+@given(REGIONS, st.integers(2, 9), st.sampled_from([8, 100, 1 << 20]))
+def test_in_pieces_the_sum_is_the_same(regions: tuple[Region, ...], world_size: int, piece_bytes: int) -> None:
+    room = Room()
+    channels = [MemoryChannel(room, rank, shows=False) for rank in range(world_size)]
+    pattern = functools.partial(PiecewiseScatterReduce, piece_bytes=piece_bytes)
+    outcomes = in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size, pattern), world_size)
+    check(outcomes, regions, world_size)
+    assert not [key for key in room.published() if key.step < STEPS - 2]
 
 
 @given(REGIONS)
@@ -111,7 +135,7 @@ def test_values_are_forgotten_two_steps_later() -> None:
 def test_requests_and_bytes_are_those_of_the_docstring(world_size: int, shows: bool) -> None:
     room, regions = Room(), (Region("float32", 1000), Region("float64", 50))
     channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
-    in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size), world_size)
+    in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size, ScatterReduce), world_size)
     layout = ContributionLayout(regions, world_size)
     shards = [layout.shard_bytes(layout.shard(rank)) for rank in range(world_size)]
     for rank, channel in enumerate(channels):
@@ -140,3 +164,27 @@ def test_all_gather_gives_every_value_in_rank_order(shows: bool) -> None:
 
 def test_all_gather_alone() -> None:
     assert all_gather(None, b"mine", ChannelKey(1, 0, 0, "eval", 0), 1, impatient) == [b"mine"]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+def test_in_pieces_requests_and_bytes_are_those_of_the_docstring(world_size: int) -> None:
+    room, regions, piece_bytes = Room(), (Region("float32", 16 * 15 * 4),), 256
+    channels = [MemoryChannel(room, rank, shows=False) for rank in range(world_size)]
+    pattern = functools.partial(PiecewiseScatterReduce, piece_bytes=piece_bytes)
+    in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size, pattern), world_size)
+    layout = ContributionLayout(regions, world_size)
+    shards = [layout.span_bytes(layout.shard(rank)[0]) for rank in range(world_size)]
+    pieces = [-(-shard // piece_bytes) for shard in shards]
+    for rank, channel in enumerate(channels):
+        others = [peer for peer in range(world_size) if peer != rank]
+        up = (
+            sum(shards[peer] + Header.SIZE * pieces[peer] for peer in others)
+            + shards[rank]
+            + Header.SIZE * pieces[rank]
+        )
+        down = len(others) * (shards[rank] + Header.SIZE * pieces[rank])
+        down += sum(shards[peer] + Header.SIZE * pieces[peer] for peer in others)
+        stats = channel.stats()
+        assert stats.requests["put"] == STEPS * (sum(pieces[peer] for peer in others) + pieces[rank])
+        assert stats.requests["get"] == STEPS * (len(others) * pieces[rank] + sum(pieces[peer] for peer in others))
+        assert (stats.bytes_up, stats.bytes_down) == (STEPS * up, STEPS * down)

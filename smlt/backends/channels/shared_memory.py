@@ -78,7 +78,7 @@ class SharedMemoryChannel(Channel):
         generation, round_number, rank: the address of every key that this client writes.
     """
 
-    capabilities = ChannelCapabilities(ranged=True, reduces=False, max_value_bytes=None, latency_s=20e-6)
+    capabilities = ChannelCapabilities(ranged=True, reduces=False, max_value_bytes=None, latency_s=20e-6, in_place=True)
 
     def __init__(self, spec: ChannelSpec, generation: int, round_number: int, rank: int) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,50 @@ Patience = Callable[[str, int], None]
 WAIT_SLICE_S = 0.2
 
 
-class ScatterReduce:
+class Collective(ABC):
+    """A pattern in which ranks add up their contributions, step by step; one rank's side of it, in one round.
+
+    The sum has one canonical bracketing, stated by the pattern, so that it is the same on every rank, bit for bit.
+    """
+
+    @abstractmethod
+    def contribution(self, step: int) -> list[Array]:
+        """Zeroed arrays, one a region, for this rank's contribution to `step`.
+
+        May be called once step - 1 is committed: then every rank has committed step - 2, whose memory this may be.
+        """
+
+    @abstractmethod
+    def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
+        """Sum what `contribution(header.step)` was filled with over all ranks.
+
+        Returns:
+            The ranks' headers merged, and the sums, one array a region; valid until the next call.
+
+        Raises:
+            ProtocolError: ranks disagree on the step or on the state.
+            Whatever the patience raises.
+        """
+
+
+class Alone(Collective):
+    """The sum over a single rank: its contribution."""
+
+    def __init__(self, regions: tuple[Region, ...]) -> None:
+        self._arrays = [np.zeros(region.elements, region.dtype) for region in regions]
+
+    def contribution(self, step: int) -> list[Array]:
+        """The arrays, zeroed."""
+        for array in self._arrays:
+            array.fill(0)
+        return self._arrays
+
+    def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
+        """The arrays as they are."""
+        return merge([header]), self._arrays
+
+
+class ScatterReduce(Collective):
     """Sums over all ranks: each rank adds up one shard of all contributions, in rank order, and all collect the shards.
 
     The paper's hierarchical aggregation, packed: one value a rank and phase. The sum of an element is
@@ -30,16 +74,16 @@ class ScatterReduce:
     (N - 1) (S + S/N) bytes. (Facts of the pattern: LambdaML, arXiv 2105.07806, "ScatterReduce".)
 
     Args:
-        channel: this rank's client in this round; None for a single rank, who needs none.
+        channel: this rank's client in this round.
         regions: what a contribution consists of.
         address: (generation, round) of all keys.
-        rank, world_size: who this is.
+        rank, world_size: who this is, of at least two.
         patience: asked while a peer is waited for.
     """
 
     def __init__(
         self,
-        channel: Channel | None,
+        channel: Channel,
         regions: tuple[Region, ...],
         address: tuple[int, int],
         rank: int,
@@ -52,10 +96,6 @@ class ScatterReduce:
         self._rank, self._world_size = rank, world_size
         self._patience = patience
         self._shards = [self._layout.shard(owner) for owner in range(world_size)]
-        if channel is None:
-            self._sums = []
-            self._contributions = [memoryview(bytearray(self._layout.size_bytes))]
-            return
         shard_bytes = self._layout.shard_bytes(self._shards[rank])
         channel.reserve(2 * (self._layout.size_bytes + shard_bytes))
         # Two of each, by parity: a peer may still read those of step t while step t + 1 is computed, but not t + 2.
@@ -64,33 +104,19 @@ class ScatterReduce:
         self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
 
     def contribution(self, step: int) -> list[Array]:
-        """Zeroed arrays, one a region, for this rank's contribution to `step`.
-
-        May be called once step - 1 is committed: then every rank has committed step - 2, whose memory this is.
-        """
-        memory = self._contributions[step % len(self._contributions)]
-        if self._channel is not None:
-            for piece in ("grad", "sum"):
-                self._channel.discard(self._key(step - 2, piece, self._rank))
+        """Zeroed arrays over memory that the peers will read; that of step - 2, of which nobody needs anything now."""
+        memory = self._contributions[step % 2]
+        for piece in ("grad", "sum"):
+            self._channel.discard(self._key(step - 2, piece, self._rank))
         arrays = self._layout.arrays(memory)
         for array in arrays:
             array.fill(0)
         return arrays
 
     def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
-        """Sum what `contribution(header.step)` was filled with over all ranks.
-
-        Returns:
-            The ranks' headers merged, and the sums, one array a region; valid until the next call.
-
-        Raises:
-            ProtocolError: ranks disagree on the step or on the state.
-            Whatever `patience` raises.
-        """
+        """Publish the contribution, add up the own shard of all, publish it, and collect the others'."""
         step = header.step
-        memory = self._contributions[step % len(self._contributions)]
-        if self._channel is None:
-            return merge([header]), self._layout.arrays(memory)
+        memory = self._contributions[step % 2]
         header.pack_into(memory)
         self._channel.put(self._key(step, "grad", self._rank), [memory])
         merged = self._reduce_own_shard(step, memory)
@@ -98,7 +124,6 @@ class ScatterReduce:
         return merged, self._sums
 
     def _reduce_own_shard(self, step: int, own: memoryview) -> Header:
-        assert self._channel is not None
         spans = self._shards[self._rank]
         shard = self._reduced[step % 2]
         totals = self._layout.shard_arrays(shard, spans)
@@ -131,7 +156,6 @@ class ScatterReduce:
                 np.copyto(self._sums[span.region][span.start : span.start + span.elements], piece)
 
     def _read(self, step: int, piece: str, peer: int, size: int) -> memoryview:
-        assert self._channel is not None
         key = self._key(step, piece, peer)
         value = wait_for(self._channel, key, self._patience)
         if value.nbytes != size:
@@ -154,6 +178,25 @@ def wait_for(channel: Channel, key: ChannelKey, patience: Patience) -> memoryvie
             return seen if seen is not None else memoryview(channel.get(key, timeout_s=WAIT_SLICE_S))
         except PeerLost:
             patience(key.piece, key.rank)
+
+
+def fetch_into(channel: Channel, key: ChannelKey, out: memoryview, patience: Patience) -> None:
+    """Fill `out` with a peer's value, asking `patience` while it is not there.
+
+    Raises:
+        ProtocolError: the value is of another size.
+    """
+    while True:
+        try:
+            copied = channel.get_into(key, out, timeout_s=WAIT_SLICE_S)
+            break
+        except PeerLost:
+            patience(key.piece, key.rank)
+    if copied != out.nbytes:
+        raise ProtocolError(
+            f"rank {key.rank} sent {copied} bytes at step {key.step}, {out.nbytes} were expected",
+            "do all ranks build the same model?",
+        )
 
 
 def all_gather(

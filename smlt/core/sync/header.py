@@ -40,6 +40,12 @@ class Header:
             out, 0, self._MAGIC, self._VERSION, self.step, self.end, self.save, self.digest, self.loss_sum, self.weight
         )
 
+    def packed(self) -> bytes:
+        """The header's 64 bytes; equal bytes are the same words, a NaN's included."""
+        data = bytearray(self.SIZE)
+        self.pack_into(memoryview(data))
+        return bytes(data)
+
     @classmethod
     def unpack(cls, data: memoryview | bytes) -> Header:
         """Read a header; raises ProtocolError if the bytes are none."""

@@ -1,0 +1,199 @@
+"""ScatterReduce in small pieces, for channels over a wire: values die young in the store, and nothing waits in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from smlt.core.errors import ProtocolError
+from smlt.core.storage import Buffer, Channel, ChannelKey
+from smlt.core.sync.buckets import ContributionLayout, Span
+from smlt.core.sync.collectives import Collective, Patience, fetch_into
+from smlt.core.sync.header import Header, merge
+from smlt.core.task import Array, Region
+
+PIECE_BYTES = 1 << 20
+"""Larger values cost a store twice its processor time, in fresh memory; smaller ones cost requests."""
+
+WINDOW = 2
+"""Pieces of each peer on their way at once: enough to hide the round trip, few enough to die young."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of one owner's shard that travels as one value: spans of regions, together at most PIECE_BYTES."""
+
+    spans: tuple[Span, ...]
+    size_bytes: int
+
+
+def pieces_of(layout: ContributionLayout, owner: int, piece_bytes: int) -> list[Piece]:
+    """An owner's shard cut into pieces, in the order in which they travel; never empty, so that all ranks are heard."""
+    pieces: list[Piece] = []
+    spans: list[Span] = []
+    room = piece_bytes
+    for span in layout.shard(owner):
+        itemsize = layout.span_bytes(span) // span.elements
+        start = 0
+        while start < span.elements:
+            if room < itemsize:
+                pieces.append(_piece(layout, spans))
+                spans, room = [], piece_bytes
+            count = min(room // itemsize, span.elements - start)
+            spans.append(Span(span.region, span.offset_bytes + start * itemsize, span.start + start, count))
+            start += count
+            room -= count * itemsize
+    if spans or not pieces:
+        pieces.append(_piece(layout, spans))
+    return pieces
+
+
+def _piece(layout: ContributionLayout, spans: Sequence[Span]) -> Piece:
+    return Piece(tuple(spans), sum(layout.span_bytes(span) for span in spans))
+
+
+class PiecewiseScatterReduce(Collective):
+    """Sums over all ranks: each rank adds up the pieces of its shard, in rank order, and all collect them.
+
+    The sum of an element is ((x0 + x1) + x2) + … over the ranks. Piece c of every peer is written while piece c - 2 of
+    the own shard is added up and piece c - 4 of the sums is collected, so that a round trip is waited for only once.
+
+    For N ranks, S bytes, and P = ceil(S / N / 1 MiB) pieces a shard: P N put and 2 P (N - 1) get a rank, S bytes up and
+    2 S (N - 1)/N down, and 64 bytes a request for its header; 2 phases.
+
+    Args:
+        channel: this rank's client in this round.
+        regions: what a contribution consists of.
+        address: (generation, round) of all keys.
+        rank, world_size: who this is, of at least two.
+        patience: asked while a peer is waited for.
+        piece_bytes: the largest piece.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        regions: tuple[Region, ...],
+        address: tuple[int, int],
+        rank: int,
+        world_size: int,
+        patience: Patience,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
+        self._channel, self._address, self._patience = channel, address, patience
+        self._rank, self._world_size = rank, world_size
+        layout = ContributionLayout(regions, world_size)
+        self._pieces = [pieces_of(layout, owner, piece_bytes) for owner in range(world_size)]
+        self._rounds = max(len(pieces) for pieces in self._pieces)
+        self._peers = [(rank + distance) % world_size for distance in range(1, world_size)]
+        self._own = [np.zeros(region.elements, region.dtype) for region in regions]
+        self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
+        largest = max(piece.size_bytes for pieces in self._pieces for piece in pieces)
+        self._scratch = memoryview(bytearray(Header.SIZE + largest))
+
+    def contribution(self, step: int) -> list[Array]:
+        """Zeroed arrays, one a region, for this rank's contribution to `step`."""
+        for number in range(len(self._pieces[self._rank])):
+            self._channel.discard(self._sum_key(step - 2, number, self._rank))
+        for array in self._own:
+            array.fill(0)
+        return self._own
+
+    def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
+        """Sum what `contribution(header.step)` was filled with over all ranks; as `ScatterReduce.reduce`."""
+        step = header.step
+        self._channel.expect(list(self._reads(step)))
+        merged: Header | None = None
+        for turn in range(self._rounds + 2 * WINDOW):
+            self._write(header, turn)
+            merged = self._add_up(header, turn - WINDOW, merged)
+            self._collect(step, turn - 2 * WINDOW, merged)
+        if merged is None:
+            raise ProtocolError("no rank was heard")
+        return merged, self._sums
+
+    def _reads(self, step: int) -> Iterator[ChannelKey]:
+        """The keys that `reduce` reads, in its order."""
+        for turn in range(self._rounds + 2 * WINDOW):
+            number = turn - WINDOW
+            if 0 <= number < len(self._pieces[self._rank]):
+                for peer in range(self._world_size):
+                    if peer != self._rank:
+                        yield self._piece_key(step, self._rank, number, peer)
+            number = turn - 2 * WINDOW
+            for owner in self._peers:
+                if 0 <= number < len(self._pieces[owner]):
+                    yield self._sum_key(step, number, owner)
+
+    def _write(self, header: Header, number: int) -> None:
+        for owner in self._peers:
+            if number < len(self._pieces[owner]):
+                piece = self._pieces[owner][number]
+                key = self._piece_key(header.step, owner, number, self._rank)
+                self._channel.put(key, _value(header, piece, self._own), readers=1)
+
+    def _add_up(self, header: Header, number: int, merged: Header | None) -> Header | None:
+        if not 0 <= number < len(self._pieces[self._rank]):
+            return merged
+        piece = self._pieces[self._rank][number]
+        totals = _arrays(piece, self._sums)
+        headers = []
+        for peer in range(self._world_size):
+            if peer == self._rank:
+                headers.append(header)
+                parts: Iterable[Array] = _arrays(piece, self._own)
+            else:
+                value = self._fetch(self._piece_key(header.step, self._rank, number, peer), piece)
+                headers.append(Header.unpack(value))
+                parts = _cut(value, piece, totals)
+            for total, part in zip(totals, parts, strict=True):
+                if peer == 0:
+                    np.copyto(total, part)
+                else:
+                    np.add(total, part, out=total)
+        now = merge(headers)
+        if merged is not None and now.packed() != merged.packed():
+            raise ProtocolError(f"a rank said one thing and then another at step {header.step}")
+        key = self._sum_key(header.step, number, self._rank)
+        self._channel.put(key, _value(now, piece, self._sums), readers=self._world_size - 1)
+        return now
+
+    def _collect(self, step: int, number: int, merged: Header | None) -> None:
+        for owner in self._peers:
+            if not 0 <= number < len(self._pieces[owner]):
+                continue
+            piece = self._pieces[owner][number]
+            value = self._fetch(self._sum_key(step, number, owner), piece)
+            if merged is None or value[: Header.SIZE] != merged.packed():
+                raise ProtocolError(f"rank {owner} merged other headers at step {step}")
+            totals = _arrays(piece, self._sums)
+            for total, part in zip(totals, _cut(value, piece, totals), strict=True):
+                np.copyto(total, part)
+
+    def _fetch(self, key: ChannelKey, piece: Piece) -> memoryview:
+        value = self._scratch[: Header.SIZE + piece.size_bytes]
+        fetch_into(self._channel, key, value, self._patience)
+        return value
+
+    def _piece_key(self, step: int, owner: int, number: int, rank: int) -> ChannelKey:
+        return ChannelKey(*self._address, step, f"grad{owner}.{number}", rank)
+
+    def _sum_key(self, step: int, number: int, owner: int) -> ChannelKey:
+        return ChannelKey(*self._address, step, f"sum{number}", owner)
+
+
+def _arrays(piece: Piece, regions: Sequence[Array]) -> list[Array]:
+    return [regions[span.region][span.start : span.start + span.elements] for span in piece.spans]
+
+
+def _value(header: Header, piece: Piece, regions: Sequence[Array]) -> list[Buffer]:
+    return [header.packed(), *(array.data.cast("B") for array in _arrays(piece, regions))]
+
+
+def _cut(value: memoryview, piece: Piece, like: Sequence[Array]) -> Iterator[Array]:
+    at = Header.SIZE
+    for span, array in zip(piece.spans, like, strict=True):
+        yield np.frombuffer(value, array.dtype, span.elements, at)
+        at += array.nbytes
