@@ -31,6 +31,7 @@ class ControlDesk:
         self._store, self._clock = store, clock
         self._control, self._version = control, version
         self._renewed_at = clock()
+        self._is_succeeded = False
 
     @classmethod
     def take(
@@ -66,6 +67,11 @@ class ControlDesk:
         """Which controller this is."""
         return self._control.epoch
 
+    @property
+    def is_succeeded(self) -> bool:
+        """Whether another controller has taken over: this one may write nothing of the run any more."""
+        return self._is_succeeded
+
     def change(self, **fields: Any) -> None:
         """Replace parts of the record; all workers see them with their next beat.
 
@@ -76,6 +82,7 @@ class ControlDesk:
         try:
             self._version = self._store.compare_and_swap(layout.CONTROL, wire.pack(self._control), self._version)
         except (Conflict, NotFound) as error:
+            self._is_succeeded = True
             raise ConfigError("another controller has taken over this run", "this one stops") from error
         self._renewed_at = self._clock()
 

@@ -83,13 +83,16 @@ def run(
         try:
             finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts())
         except SmltError as reason:
+            if desk.is_succeeded:
+                raise
             error, finish = reason, _failed(reason)
             log.append("failed", vars(finish.failure))
         # Before the record is closed: who takes the run next reads here how it ended.
         summary = conclude(opened, log, finish, plan, ledger, time.monotonic() - began)
     finally:
-        desk.change(closed=True)
-        backend.clean(opened.place)
+        if not desk.is_succeeded:
+            desk.change(closed=True)
+            backend.clean(opened.place)
     if error is not None:
         raise error
     return summary
