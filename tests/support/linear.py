@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from smlt.core.errors import TaskError
 from smlt.core.task import (
     Array,
     EvalPart,
@@ -25,7 +29,12 @@ EXAMPLES, FEATURES = 96, 4
 
 
 class Linear(UserTask):
-    """Fits y = x w by gradient descent with momentum; `params`: fail_at, nan_at, print_at, slow_s."""
+    """Fits y = x w by gradient descent with momentum. `params` may say, by number of the step:
+
+    fail_at: the task fails. crash_at: something fails that no adapter has translated. nan_at: the loss is NaN.
+    print_at: each rank prints. hold_at: each rank writes its process id to `<folder>/held-<rank>` and waits for
+    `<folder>/go`. And slow_s: each step takes so long.
+    """
 
     framework = "numpy"
 
@@ -51,16 +60,29 @@ class LinearTraining(TrainingTask):
         return np.random.default_rng(seed_of(self.user.context.seed, epoch)).permutation(EXAMPLES)
 
     def compute(self, work: StepWork, contribution: Sequence[Array]) -> StepLoss:
-        params = self.user.params
-        if work.step == params.get("fail_at"):
-            raise ValueError("the user's own mistake")
-        if work.step == params.get("print_at"):
-            print(f"hello from rank {self.user.rank}")
+        self._misbehave(work.step)
         x, y = self.x[work.indices], self.y[work.indices]
         error = x @ self.w - y
         contribution[0][:] = 2 * x.T @ error / work.global_batch
         loss = float(error @ error)
-        return StepLoss(float("nan") if work.step == params.get("nan_at") else loss, len(work.indices))
+        return StepLoss(float("nan") if work.step == self.user.params.get("nan_at") else loss, len(work.indices))
+
+    def _misbehave(self, step: int) -> None:
+        params, rank = self.user.params, self.user.rank
+        time.sleep(params.get("slow_s", 0.0))
+        if step == params.get("fail_at"):
+            raise TaskError("the user's own mistake", "mend it")
+        if step == params.get("crash_at"):
+            raise RuntimeError("nobody expected this")
+        if step == params.get("print_at"):
+            print(f"hello from rank {rank}")
+        if step == params.get("hold_at"):
+            folder = Path(params["folder"])
+            draft = folder / f".held-{rank}"
+            draft.write_text(str(os.getpid()))
+            draft.rename(folder / f"held-{rank}")
+            while not (folder / "go").exists():
+                time.sleep(0.005)
 
     def forget(self) -> None:
         pass

@@ -1,0 +1,152 @@
+"""The engine against functions that do what a test says: what it hands them, and what becomes of surprises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from smlt._version import __version__
+from smlt.core import layout, wire
+from smlt.core.backend import Phase
+from smlt.core.engine import RunRequest, run
+from smlt.core.errors import CloudError, ConfigError
+from smlt.core.job import JobSpec
+from smlt.core.messages import Control, Failure, Left, Mail, Ready, StepRecord
+from smlt.core.runlog import RunEvent, read_events, view_of
+from smlt.core.summary import Summary
+from smlt.core.task import TaskShape
+from tests.support.linear import Linear
+from tests.support.scripted import Function, Script, ScriptedBackend, scripted_registry
+
+
+def train(folder: Path, script: Script, listener=None, **sections: dict) -> Summary:
+    plain = {"job": {"task": "x:Linear", "name": "test"}, "backend": {"name": "scripted"}, "workers": {"count": 2}}
+    spec = JobSpec.model_validate({**plain, **sections})
+    return run(RunRequest(spec, folder, folder, Linear), scripted_registry(script), listener=listener)
+
+
+def ready(function: Function) -> Mail:
+    return Mail("ready", 0, ready=Ready(f"uuid-{function.spec.rank}", TaskShape(10, 0, 3, ()), 5, 0))
+
+
+def reach_the_goal(function: Function) -> None:
+    function.say(ready(function))
+    function.say(Mail("leaving", 5, left=Left("goal", 5, 1, "w" * 64, "s" * 64)))
+    function.end()
+
+
+def test_functions_are_told_all_that_they_need(tmp_path: Path) -> None:
+    specs = []
+
+    def script(function: Function) -> None:
+        specs.append(function.spec)
+        reach_the_goal(function)
+
+    summary = train(tmp_path, script, workers={"count": 3, "memory": "2GiB"})
+    assert [(spec.generation, spec.rank, spec.world_size, spec.incarnation) for spec in specs] == [
+        (1, 0, 3, 0), (1, 1, 3, 0), (1, 2, 3, 0),
+    ]  # fmt: skip
+    spec = specs[0]
+    assert (spec.run, spec.controller_epoch, spec.smlt_version) == ("test", 1, __version__)
+    assert (spec.memory_mib, spec.resume_from, spec.time_limit_s) == (2048, "", None)
+    assert JobSpec.from_plain(spec.job).workers.count == 3
+    assert spec.task_payload
+    assert (summary.status, summary.weights_sha256, summary.state_sha256) == ("succeeded", "w" * 64, "s" * 64)
+
+
+def test_a_generation_is_in_the_log_before_it_is_launched(tmp_path: Path) -> None:
+    """So that whoever comes after a crash right now launches the next one."""
+    known = []
+
+    def script(function: Function) -> None:
+        known.append([event.data["rank"] for _, event in read_events(function.store) if event.kind == "launched"])
+        reach_the_goal(function)
+
+    train(tmp_path, script)
+    assert known == [[0, 1], [0, 1]]
+
+
+def test_the_listener_is_told_what_the_log_holds(tmp_path: Path) -> None:
+    events: list[RunEvent] = []
+
+    def script(function: Function) -> None:
+        function.say(ready(function))
+        if function.spec.rank == 0:
+            function.say(Mail("computing", 1, output=("hello", "world"), steps=(StepRecord(0, 0, 0.5, 8, 1, 0, 0, 0),)))
+        function.say(Mail("leaving", 1, left=Left("goal", 1, 1)))
+        function.end()
+
+    train(tmp_path, script, events.append)
+    stored = [event for _, event in read_events(ScriptedBackend.launchers[0].functions["1.0.0"].store)]
+    assert events == stored
+    assert [event.data["text"] for event in events if event.kind == "output"] == ["hello", "world"]
+    kinds = [event.kind for event in events]
+    assert kinds[:2] == ["created", "planned"]
+    assert kinds[-1] == "finished"
+
+
+def test_the_last_mail_is_read_although_the_function_is_over(tmp_path: Path) -> None:
+    summary = train(tmp_path, reach_the_goal)
+    assert (summary.status, summary.error) == ("succeeded", {})
+
+
+def test_a_function_without_a_word_is_told_as_the_platform_tells_it(tmp_path: Path) -> None:
+    def script(function: Function) -> None:
+        function.end(Phase.LOST, "killed by signal 9")
+
+    summary = train(tmp_path, script)
+    assert (summary.status, summary.stop_reason) == ("failed", "worker lost")
+    assert "killed by signal 9" in summary.error["message"]
+
+
+def test_what_all_functions_cost_is_in_the_summary_over_all_sessions(tmp_path: Path) -> None:
+    def fail(function: Function) -> None:
+        function.say(Mail("building", 0, failure=Failure("TaskError", "it broke", "mend it", "")))
+        function.end()
+
+    first = train(tmp_path, fail)
+    assert (first.status, first.error["message"]) == ("failed", "it broke")
+    assert first.cost_usd["total"] == pytest.approx(0.5)
+    second = train(tmp_path, reach_the_goal)
+    assert (second.status, second.generations) == ("succeeded", 2)
+    assert second.cost_usd["total"] == pytest.approx(1.0)
+    assert second.wall_seconds > first.wall_seconds
+
+
+def test_a_platform_that_refuses_a_launch_fails_the_run_and_is_closed(tmp_path: Path) -> None:
+    def script(function: Function) -> None:
+        if function.spec.rank == 1:
+            raise CloudError("quota exceeded", "ask for more")
+
+    with pytest.raises(CloudError, match="quota exceeded"):
+        train(tmp_path, script)
+    launcher = ScriptedBackend.launchers[0]
+    assert launcher.is_closed
+    store = launcher.functions["1.0.0"].store
+    view = view_of(store)
+    assert (view.state, view.error) == ("failed", "quota exceeded\n  hint: ask for more")
+    assert wire.unpack(store.get(layout.CONTROL), Control).closed
+    assert ScriptedBackend.cleaned == ["test"]
+
+
+def test_a_controller_that_is_succeeded_stops_and_writes_nothing_more(tmp_path: Path) -> None:
+    logged = []
+
+    def script(function: Function) -> None:
+        """Another controller takes the run just before the round would open."""
+        function.say(ready(function))
+        control = wire.unpack(function.store.get(layout.CONTROL), Control)
+        function.store.put(layout.CONTROL, wire.pack(replace(control, epoch=control.epoch + 1)))
+        logged.append(list(read_events(function.store)))
+
+    with pytest.raises(ConfigError, match="another controller has taken over"):
+        train(tmp_path, script)
+    launcher = ScriptedBackend.launchers[0]
+    store = launcher.functions["1.0.0"].store
+    assert launcher.is_closed
+    assert wire.unpack(store.get(layout.CONTROL), Control) == Control(epoch=3)
+    assert list(read_events(store)) == logged[-1]
+    assert not store.exists(layout.SUMMARY)
+    assert ScriptedBackend.cleaned == []
