@@ -1,0 +1,5 @@
+"""`python -m smlt` is `smlt`."""
+
+from smlt.cli.main import main
+
+raise SystemExit(main())
