@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,25 +12,7 @@ from smlt.core import checkpoint, layout
 from smlt.core.errors import ConfigError
 from smlt.core.runlog import view_of
 from smlt.core.summary import Summary
-from tests.support.engines import EPOCHS, STEPS, Runs, nothing_left
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
-    runs = Runs(tmp_path)
-    with nothing_left(runs):
-        yield runs
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Summary, Runs]]:
-    """The same job by one, two and three workers."""
-    found = {}
-    for workers in (1, 2, 3):
-        runs = Runs(tmp_path_factory.mktemp(f"by{workers}"))
-        with nothing_left(runs):
-            found[workers] = runs.train(workers={"count": workers}, job={"name": "linear"}), runs
-    return found
+from tests.support.engines import EPOCHS, STEPS, Runs
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -79,10 +59,10 @@ def test_the_course_does_not_depend_on_the_number_of_workers(trained: dict[int, 
     assert np.allclose(losses[3], losses[1], rtol=1e-6)
 
 
-def test_the_same_run_again_is_the_same_bits(trained: dict[int, tuple[Summary, Runs]], runs: Runs) -> None:
+def test_the_same_run_again_is_the_same_bits(undisturbed: Summary, runs: Runs) -> None:
     again = runs.train()
-    assert again.state_sha256 == trained[2][0].state_sha256
-    assert again.weights_sha256 == trained[2][0].weights_sha256
+    assert again.state_sha256 == undisturbed.state_sha256
+    assert again.weights_sha256 == undisturbed.weights_sha256
     assert runs.train(job={"seed": 1}).state_sha256 != again.state_sha256
 
 
@@ -121,14 +101,12 @@ def test_a_task_that_fails_is_told_and_nothing_of_the_step_remains(
     assert runs.view("broken").state == "failed"
 
 
-def test_a_run_that_failed_goes_on_by_name_once_it_is_mended(
-    trained: dict[int, tuple[Summary, Runs]], runs: Runs
-) -> None:
+def test_a_run_that_failed_goes_on_by_name_once_it_is_mended(undisturbed: Summary, runs: Runs) -> None:
     runs.train(job={"params": {"fail_at": 9}, "name": "broken", "checkpoint_every": "4steps"})
     mended = runs.train(job={"name": "broken"})
     assert (mended.status, mended.steps, mended.generations) == ("succeeded", STEPS, 2)
     assert runs.steps() == list(range(8, STEPS))
-    assert mended.state_sha256 == trained[2][0].state_sha256
+    assert mended.state_sha256 == undisturbed.state_sha256
     with pytest.raises(ConfigError, match="'broken' is finished"):
         runs.train(job={"name": "broken"})
 

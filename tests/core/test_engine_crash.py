@@ -1,0 +1,72 @@
+"""Whole runs whose engine is killed: its workers do not stay, and the run goes on to the very same bits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from smlt.core import checkpoint
+from smlt.core.summary import Summary
+from smlt.testing.backend import eventually
+from tests.support.engines import STEPS, Runs
+
+_ENGINE = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from smlt.backends.local.backend import LocalBackend
+from smlt.core.engine import run
+from tests.support.engines import Runs
+
+limits = LocalBackend.limits.fget
+LocalBackend.limits = property(lambda backend: replace(limits(backend), orphan_grace_s=3.0))  # for a shorter test
+runs = Runs(Path(sys.argv[1]))
+run(runs.request(job={"name": "orphan", "params": {"slow_s": 0.4}, "checkpoint_every": "2steps"}), runs.registry)
+"""
+
+
+@contextmanager
+def killed_engine(runs: Runs) -> Iterator[list[psutil.Process]]:
+    """An engine is killed once its run has a checkpoint; gives the processes that it leaves."""
+    with subprocess.Popen([sys.executable, "-c", _ENGINE, str(runs.folder)], cwd=Path(__file__).parents[2]) as engine:
+        left: list[psutil.Process] = []
+        try:
+            eventually(lambda: checkpoint.valid_steps(runs.store("orphan")) != [], 60, "the first checkpoint")
+            left = psutil.Process(engine.pid).children(recursive=True)
+            engine.kill()
+            engine.wait()
+            yield left
+        finally:
+            engine.kill()
+            for process in left:
+                if process.is_running():
+                    process.kill()
+
+
+def running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_workers_without_a_controller_save_and_leave(undisturbed: Summary, runs: Runs) -> None:
+    with killed_engine(runs) as left:
+        assert len(running(left)) >= 3  # the server of functions, and two of them
+        eventually(lambda: running(left) == [], 60, "all of them have left")
+        saved = checkpoint.valid_steps(runs.store("orphan"))[-1]
+        assert saved > 2
+    resumed = runs.train(job={"name": "orphan"})
+    assert (resumed.status, resumed.steps, resumed.generations) == ("succeeded", STEPS, 2)
+    assert runs.steps() == list(range(saved, STEPS))
+    assert resumed.state_sha256 == undisturbed.state_sha256
+
+
+def test_a_run_is_taken_over_while_its_workers_are_still_there(undisturbed: Summary, runs: Runs) -> None:
+    with killed_engine(runs) as left:
+        resumed = runs.train(job={"name": "orphan"})
+        assert (resumed.status, resumed.steps) == ("succeeded", STEPS)
+        assert resumed.state_sha256 == undisturbed.state_sha256
+        eventually(lambda: running(left) == [], 60, "the old workers have left")
