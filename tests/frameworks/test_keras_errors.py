@@ -93,6 +93,10 @@ def test_python_branches_on_tensors_point_to_keras_ops() -> None:
         ({"build_model": lambda self: keras.Sequential([keras.Input((6,))])}, "a model that is not compiled"),
         ({"build_model": model_with(lambda: [layers.Flatten()])}, "the model has no trainable variables"),
         ({"build_model": model_with(lambda: [layers.Dense(3, dtype="float64")])}, "dense/kernel is float64"),
+        (
+            {"build_model": model_with(lambda: [layers.Dense(3, dtype="bfloat16", trainable=False), layers.Dense(3)])},
+            "the variable sequential/dense/kernel is bfloat16",
+        ),
         ({"build_model": model_with(loss=keras.losses.MeanSquaredError("sum"))}, "has reduction='sum'"),
         ({"build_model": model_with(loss=None)}, "on two examples raised ValueError: No loss to compute"),
         ({"build_model": model_with(lambda: [layers.Dense(3), layers.Reshape((9,))])}, "build_model raised ValueError"),
@@ -155,6 +159,31 @@ def test_a_model_is_built_by_its_first_examples() -> None:
         return model
 
     assert Fleet(task(build_model=build_model)).shapes[0].parameters == 21
+
+
+def test_variables_that_come_late_are_refused() -> None:
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.late = layers.Dense(3), layers.Dense(2)
+
+        def build(self, shape: Any) -> None:
+            self.body.build(shape)
+
+        def call(self, inputs: Any) -> Any:
+            return self.body(inputs)
+
+    def build_model(self: Any) -> keras.Model:
+        model = Net()
+        model(np.zeros((1, 6)))
+        model.compile("sgd", cross_entropy())
+        return model
+
+    def training_step(self: Any, model: Any, batch: Any) -> Any:
+        return tf.reduce_mean(model.late(model(batch[0])))
+
+    error = told(task(build_model=build_model, training_step=training_step))
+    assert error.message == "the model's dense_1/bias, dense_1/kernel came into being in training_step"
 
 
 def test_multiple_outputs_add_their_losses() -> None:

@@ -120,14 +120,33 @@ def test_a_saved_state_stays_what_it_was_while_the_next_step_is_committed() -> N
     assert raw(state.arrays) == before
 
 
-def test_names_do_not_depend_on_what_was_built_before() -> None:
-    names = list(Fleet(Normed).ranks[0].shared_state().arrays)
-    for _ in range(3):
-        keras.Sequential([keras.Input((2,)), layers.Dense(1), layers.BatchNormalization(), layers.Dropout(0.1)])
-    assert list(Fleet(Normed).ranks[0].shared_state().arrays) == names
-    assert "model/sequential/dense_1/kernel" in names
-    assert "model/seed_generator/seed_generator_state" in names
-    assert "optimizer/sequential/dense/kernel/velocity" in names
+class Recurrent(Classifier):
+    """Layers in layers, and some made in another order than they are used."""
+
+    def build_model(self) -> keras.Model:
+        inputs = keras.Input((6,))
+        last, first = layers.Dense(3), layers.Dense(6)
+        inner = keras.Sequential([layers.Reshape((3, 2)), layers.Bidirectional(layers.GRU(2, dropout=0.1))])
+        model = keras.Model(inputs, last(inner(first(inputs))))
+        model.compile("adam", cross_entropy())
+        return model
+
+
+def test_names_are_those_of_a_fresh_process_whatever_was_built_before() -> None:
+    def used_up(task: Recurrent) -> keras.Model:
+        for _ in range(11):
+            keras.Sequential([keras.Input((2, 2)), layers.Dense(1), layers.Bidirectional(layers.GRU(1, dropout=0.1))])
+        return Recurrent.build_model(task)
+
+    later = type("Later", (Recurrent,), {"build_model": used_up})
+    names = list(Fleet(later).ranks[0].shared_state().arrays)
+    keras.utils.clear_session(free_memory=False)
+    fleet = Fleet(Recurrent)
+    assert list(fleet.ranks[0].shared_state().arrays) == names
+    assert list(fleet.ranks[0].parameters()) == [each.path for each in fleet.tasks[0].model.trainable_variables]
+    assert "model/sequential/bidirectional/forward_gru/gru_cell/kernel" in names
+    assert "model/seed_generator_1/seed_generator_state" in names
+    assert "optimizer/dense_1/kernel/velocity" in names
 
 
 def test_names_that_the_user_gave_stay() -> None:

@@ -7,7 +7,7 @@ SeedGenerators are set before every forward pass and otherwise stay as `build_mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from smlt.core.errors import TaskError
 from smlt.core.task import Array
 from smlt.frameworks.keras.names import model_names
 from smlt.frameworks.keras.seeding import generator_state
-from smlt.frameworks.keras.variables import Bulk, raw
+from smlt.frameworks.keras.variables import Bulk, FlatBulk, raw
 
 SEED_STATE = "seed_generator_state"
 
@@ -37,16 +37,8 @@ class Buffers:
         travelling, frozen = _travelling_and_frozen(model)
         floats = [each for each in travelling if each.dtype == "float32"]
         others = [each for each in travelling if each.dtype != "float32"]
-        for each in others:
-            if tf.as_dtype(each.dtype).is_floating or not (
-                tf.as_dtype(each.dtype).is_integer or tf.as_dtype(each.dtype).is_bool
-            ):
-                raise TaskError(
-                    f"the variable {names[id(each)]} is {each.dtype}",
-                    "variables that are not trained are float32, integers or booleans",
-                )
-        self._float_count = len(floats)
-        self._bulk = Bulk(raw([*floats, *others]))
+        _check_dtypes({names[id(each)]: each for each in [*others, *frozen]}, {names[id(each)] for each in frozen})
+        self._floats, self._others = FlatBulk(raw(floats)), Bulk(raw(others))
         self._frozen, self._frozen_names = Bulk(raw(frozen)), [names[id(each)] for each in frozen]
         self._seeds = Bulk(raw(_seed_states(model)))
         self._known = {
@@ -54,9 +46,9 @@ class Buffers:
         }
         self._foreign: list[Bulk] = []
         self._kept: _Kept | None = None
-        sizes = [each.shape.num_elements() for each in self._bulk.variables]
-        self.floats, self.words = sum(sizes[: self._float_count]), sum(sizes[self._float_count :])
-        self.count = len(sizes)
+        self._sizes = [int(each.shape.num_elements()) for each in self._others.variables]
+        self.floats, self.words = sum(self._floats.sizes), sum(self._sizes)
+        self.count = len(floats) + len(others)
 
     def notice(self, used: Sequence[Any]) -> None:
         """Take care, too, of variables that a compiled function uses and the model does not own (a task's own).
@@ -84,8 +76,9 @@ class Buffers:
     def untouched(self) -> Iterator[None]:
         """Whatever happens inside, all of these variables are as before at the end."""
         self._kept = _Kept()
-        for bulk in (self._bulk, self._seeds, *self._foreign):
-            self._kept.keep(bulk)
+        everything: list[Bulk | FlatBulk] = [self._floats, self._others, self._seeds, *self._foreign]
+        for each in everything:
+            self._kept.keep(each)
         try:
             yield
         finally:
@@ -114,47 +107,53 @@ class Buffers:
             first: whether this is rank 0.
         """
         assert self._kept
-        before = self._kept.values_of(self._bulk)
-        for place, (piece, old, new) in enumerate(
-            zip(self._pieces(floats, words), before, self._bulk.read(), strict=True)
-        ):
-            changed[place] = not _same(old, new)
-            if first or place < self._float_count:
-                piece[:] = new.reshape(-1)
+        old, new = self._kept.value_of(self._floats), self._floats.read()
+        floats[:] = new
+        float_flags, other_flags = self._split_flags(changed)
+        different = old.view(np.int32) != new.view(np.int32)
+        float_flags[:] = [piece.any() for piece in self._split(different, self._floats.sizes)]
+        before, after = self._kept.value_of(self._others), self._others.read()
+        other_flags[:] = [not _same(*pair) for pair in zip(before, after, strict=True)]
+        if first:
+            for piece, value in zip(self._split(words, self._sizes), after, strict=True):
+                piece[:] = value.reshape(-1)
 
     def agree(self, floats: Array, words: Array, changed: Array, world_size: int) -> None:
         """Take over the sums over all ranks: means of the floats, rank 0's others, where any rank changed them."""
-        if not changed.any():
-            return
-        values = self._bulk.read()
-        for place, piece in enumerate(self._pieces(floats, words)):
-            if changed[place]:
-                mean = piece / np.float32(world_size) if place < self._float_count else piece
-                values[place] = mean.astype(values[place].dtype).reshape(values[place].shape)
-        self._bulk.write(values)
+        float_flags, other_flags = self._split_flags(changed)
+        if float_flags.any():
+            moved = np.repeat(float_flags > 0, self._floats.sizes)
+            self._floats.write(np.where(moved, floats / np.float32(world_size), self._floats.read()))
+        if other_flags.any():
+            values = self._others.read()
+            for place, piece in enumerate(self._split(words, self._sizes)):
+                if other_flags[place]:
+                    values[place] = piece.astype(values[place].dtype).reshape(values[place].shape)
+            self._others.write(values)
 
-    def _pieces(self, floats: Array, words: Array) -> list[Array]:
-        sizes = [each.shape.num_elements() for each in self._bulk.variables]
-        ends = np.cumsum(sizes[: self._float_count])[:-1], np.cumsum(sizes[self._float_count :])[:-1]
-        pieces = [np.split(memory, at) if memory.size else [] for memory, at in zip((floats, words), ends, strict=True)]
-        return [*pieces[0], *pieces[1]]
+    def _split_flags(self, changed: Array) -> tuple[Array, Array]:
+        count = len(self._floats.sizes)
+        return changed[:count], changed[count:]
+
+    def _split(self, memory: Array, sizes: Sequence[int]) -> list[Array]:
+        return np.split(memory, np.cumsum(sizes)[:-1]) if len(sizes) else []
 
 
 class _Kept:
     """Values to go back to."""
 
     def __init__(self) -> None:
-        self._values: dict[int, tuple[Bulk, list[Array]]] = {}
+        self._values: dict[int, tuple[Any, Any]] = {}
 
-    def keep(self, bulk: Bulk) -> None:
-        self._values[id(bulk)] = (bulk, bulk.read())
+    def keep(self, variables: Bulk | FlatBulk) -> None:
+        self._values[id(variables)] = (variables, variables.read())
 
-    def values_of(self, bulk: Bulk) -> list[Array]:
-        return self._values[id(bulk)][1]
+    def value_of(self, variables: Bulk | FlatBulk) -> Any:
+        return self._values[id(variables)][1]
 
     def restore(self) -> None:
-        for bulk, values in self._values.values():
-            bulk.write(values)
+        for variables, value in self._values.values():
+            variables.write(value)
 
 
 def _travelling_and_frozen(model: Any) -> tuple[list[Any], list[Any]]:
@@ -163,6 +162,18 @@ def _travelling_and_frozen(model: Any) -> tuple[list[Any], list[Any]]:
     trained = {id(each) for each in model.trainable_variables}
     untrained = [each for each in model.weights if id(each) not in trained]
     return [each for each in untrained if id(each) not in frozen], [each for each in untrained if id(each) in frozen]
+
+
+def _check_dtypes(variables: Mapping[str, Any], frozen: Set[str]) -> None:
+    """Raise TaskError for what cannot be agreed upon, or (bfloat16) not be saved as a numpy array."""
+    for name, variable in variables.items():
+        dtype = tf.as_dtype(variable.dtype)
+        plain = dtype.is_integer or dtype.is_bool
+        if not plain and not (name in frozen and np.dtype(dtype.as_numpy_dtype).kind == "f"):
+            raise TaskError(
+                f"the variable {name} is {dtype.name}",
+                "variables that are not trained are float32, integers or booleans; frozen ones also float16 or float64",
+            )
 
 
 def _seed_states(model: Any) -> list[Any]:

@@ -6,30 +6,20 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_COUNTER = re.compile(r"_\d+$")
+_COUNTED = re.compile(r"(.*?)(?:_(\d+))?$")
+_SIDES = re.compile(r"^(forward|backward)_")
 _SEEDS = re.compile(r"seed_generator(_\d+)?$")
 
 
 def model_names(model: Any) -> dict[str, Any]:
     """The model's variables, random states among them, by their paths as a fresh process would have named them.
 
-    Keras' own names of layers are counted anew, in the order of the variables; names that the user gave stay.
+    Layers that Keras named are counted anew, in the order in which they were made; names that the user gave stay.
     """
-    automatic = _automatic_names(model)
-    counted: dict[str, str] = {}
-    uses: dict[str, int] = {}
-
-    def fresh(part: str) -> str:
-        base = automatic.get(part) or ("seed_generator" if _SEEDS.match(part) else None)
-        if base is None:
-            return part
-        if part not in counted:
-            place = uses.get(base, 0)
-            uses[base] = place + 1
-            counted[part] = f"{base}_{place}" if place else base
-        return counted[part]
-
-    return _unique(model.variables, lambda variable: "/".join(fresh(part) for part in variable.path.split("/")))
+    fresh = _counted_anew(model)
+    return _unique(
+        model.variables, lambda variable: "/".join(fresh.get(part, part) for part in variable.path.split("/"))
+    )
 
 
 def optimizer_names(optimizer: Any, model: Any) -> dict[str, Any]:
@@ -45,14 +35,21 @@ def optimizer_names(optimizer: Any, model: Any) -> dict[str, Any]:
     return _unique(optimizer.variables, name_of)
 
 
-def _automatic_names(model: Any) -> dict[str, str]:
-    """Names of layers that Keras made, and what of; a user who names a Dense `dense_7` cannot be told apart."""
-    found = {}
-    for layer in model._flatten_layers():
-        base = _COUNTER.sub("", layer.name)
-        if base == _snake_case(type(layer).__name__):
-            found[layer.name] = base
-    return found
+def _counted_anew(model: Any) -> dict[str, str]:
+    """New names of what Keras named itself; a user who names a Dense `dense_7` cannot be told apart."""
+    groups: dict[str, dict[str, int]] = {}
+    layers = [(layer.name, _snake_case(type(layer).__name__)) for layer in model._flatten_layers()]
+    seeds = [part for each in model.variables for part in each.path.split("/") if _SEEDS.match(part)]
+    for name, kind in [*layers, *((seed, "seed_generator") for seed in seeds)]:
+        match = _COUNTED.match(name)
+        assert match
+        if _SIDES.sub("", match[1]) == kind:  # Bidirectional names its two layers forward_… and backward_…
+            groups.setdefault(match[1], {})[name] = int(match[2] or 0)
+    return {
+        name: f"{base}_{place}" if place else base
+        for base, names in groups.items()
+        for place, name in enumerate(sorted(names, key=names.__getitem__))
+    }
 
 
 def _snake_case(name: str) -> str:

@@ -212,8 +212,14 @@ class KerasTraining(TrainingTask):
 
     def _warm_up(self) -> None:
         """Trace, and run on a few examples, what steps and evaluations need, so that READY means ready."""
+        known = set(weight_names(self._task.model))
         with self._buffers.untouched(), self._buffers.checked():
             self._steps.warm_up(self._few(self._data))
+        if late := sorted(set(weight_names(self._task.model)) - known):
+            raise TaskError(
+                f"the model's {', '.join(late)} came into being in training_step",
+                "build every layer in build_model: call it on something there, or call its build(shape)",
+            )
         self._updates.warm_up()
         if self._evaluation and self._evaluation.examples:
             self._evaluation.share(np.arange(min(FEW, self._evaluation.examples), dtype=np.int64))
