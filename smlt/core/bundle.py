@@ -114,8 +114,13 @@ def frameworks_of(source: TaskSource) -> tuple[str, ...]:
     return tuple(sorted(_MODULES[name] for name in found if name in _MODULES))
 
 
-def pack_bundle(source: TaskSource, include: Sequence[str]) -> bytes:
+def pack_bundle(source: TaskSource, include: Sequence[str], leave_out: Path | None = None) -> bytes:
     """The files that travel with a task, as a zip whose bytes depend on nothing but them.
+
+    Args:
+        source: the task.
+        include: patterns of what travels, beside the task's own file.
+        leave_out: a folder that stays here, whatever it is called: where runs are kept.
 
     Raises:
         ConfigError: they are over 64 MiB together, with the largest ones named.
@@ -123,7 +128,7 @@ def pack_bundle(source: TaskSource, include: Sequence[str]) -> bytes:
     ignored = _ignore_patterns(source.root)
     files: list[tuple[Path, int]] = []
     total = 0
-    for path in _walk(source.root, ignored):
+    for path in _walk(source.root, ignored, leave_out.resolve() if leave_out else None):
         relative = path.relative_to(source.root).as_posix()
         wanted = any(fnmatch.fnmatch(relative, pattern) or fnmatch.fnmatch(path.name, pattern) for pattern in include)
         if not wanted and path != source.file:
@@ -149,9 +154,12 @@ def pack_bundle(source: TaskSource, include: Sequence[str]) -> bytes:
     return buffer.getvalue()
 
 
-def _walk(root: Path, ignored: Sequence[str]) -> Iterator[Path]:
+def _walk(root: Path, ignored: Sequence[str], leave_out: Path | None) -> Iterator[Path]:
     for folder, names, files in os.walk(root):
         here = Path(folder)
+        if here == leave_out:
+            names.clear()
+            continue
         names[:] = sorted(name for name in names if not _is_ignored((here / name).relative_to(root), ignored))
         for name in sorted(files):
             path = here / name

@@ -70,7 +70,7 @@ def run(
     began = time.monotonic()
     spec = request.spec
     backend = registry.backend(spec.backend.name, spec.backend.options)
-    parcel = make_parcel(spec, request.folder, request.task_class)
+    parcel = make_parcel(spec, request.folder, request.runs_dir, request.task_class)
     plan = plan_job(spec, backend, request.runs_dir, registry)
     opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time())
     desk = ControlDesk.take(opened.store, opened.name)

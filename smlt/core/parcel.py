@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import cloudpickle
 
@@ -39,26 +44,27 @@ class TaskParcel:
         return hashlib.sha256(self.bundle).hexdigest() if self.bundle else ""
 
 
-def make_parcel(spec: JobSpec, folder: Path, task_class: type | None) -> TaskParcel:
+def make_parcel(spec: JobSpec, folder: Path, runs_dir: Path, task_class: type | None) -> TaskParcel:
     """Find the task and pack what travels.
 
     Args:
         spec: names the task's file and what to include.
         folder: where the file is looked up.
+        runs_dir: where runs are kept; does not travel.
         task_class: a class given in Python instead of a file.
 
     Raises:
         ConfigError: the task is not to be found, or cannot travel.
     """
-    return _parcel_class(task_class) if task_class else _parcel_files(spec, folder)
+    return _parcel_class(task_class) if task_class else _parcel_files(spec, folder, runs_dir)
 
 
-def _parcel_files(spec: JobSpec, folder: Path) -> TaskParcel:
+def _parcel_files(spec: JobSpec, folder: Path, runs_dir: Path) -> TaskParcel:
     source = find_task(spec.job.task, folder)
     return TaskParcel(
         label=spec.job.task,
         preload=frameworks_of(source),
-        bundle=pack_bundle(source, spec.job.include),
+        bundle=pack_bundle(source, spec.job.include, runs_dir),
         module=source.module,
         class_name=source.class_name,
     )
@@ -72,7 +78,8 @@ def _parcel_class(task_class: type) -> TaskParcel:
             "derive it from smlt.frameworks.torch.TorchTask or smlt.frameworks.keras.KerasTask",
         )
     try:
-        payload = cloudpickle.dumps(task_class)
+        with _by_value(task_class):
+            payload = cloudpickle.dumps(task_class)
     except Exception as error:
         raise ConfigError(
             f"the class {label} cannot be sent to workers: {type(error).__name__}: {error}",
@@ -83,3 +90,24 @@ def _parcel_class(task_class: type) -> TaskParcel:
             f"the class {label} takes {len(payload)} bytes to send", "load its data in train_data instead"
         )
     return TaskParcel(label=label, preload=(task_class.framework,), payload=payload)
+
+
+@contextmanager
+def _by_value(task_class: type) -> Iterator[None]:
+    """While entered, a class from the user's own module is pickled whole: workers would not find the module."""
+    module = sys.modules.get(task_class.__module__.partition(".")[0])
+    known = {"__main__", "smlt", *cloudpickle.list_registry_pickle_by_value()}
+    if module is None or module.__name__ in known or _is_installed(module):
+        yield
+        return
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_installed(module: ModuleType) -> bool:
+    places = [module.__file__] if module.__file__ else list(getattr(module, "__path__", []))
+    roots = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    return any(Path(place).is_relative_to(root) for place in places for root in roots)
