@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from smlt.core import checkpoint, layout
+from smlt.core.engine import run
 from smlt.core.errors import ConfigError
 from smlt.core.runlog import view_of
 from smlt.core.summary import Summary
 from tests.support.engines import EPOCHS, STEPS, Runs
+from tests.support.linear import Linear
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -109,6 +112,19 @@ def test_a_run_that_failed_goes_on_by_name_once_it_is_mended(undisturbed: Summar
     assert mended.state_sha256 == undisturbed.state_sha256
     with pytest.raises(ConfigError, match="'broken' is finished"):
         runs.train(job={"name": "broken"})
+
+
+def test_a_run_goes_on_with_another_number_of_workers(undisturbed: Summary, runs: Runs) -> None:
+    runs.train(job={"params": {"fail_at": 9}, "name": "grown", "checkpoint_every": "4steps"})
+    grown = runs.train(job={"name": "grown"}, workers={"count": 3})
+    assert (grown.status, grown.allocation["workers"]) == ("succeeded", 3)
+    assert runs.steps() == list(range(8, STEPS))
+    assert grown.metrics == pytest.approx(undisturbed.metrics, rel=1e-6)
+
+
+def test_a_class_given_in_python_trains_to_the_same_bits(undisturbed: Summary, runs: Runs) -> None:
+    summary = run(replace(runs.request(), task_class=Linear), runs.registry)
+    assert summary.state_sha256 == undisturbed.state_sha256
 
 
 def test_a_missing_module_is_told_by_its_name(runs: Runs) -> None:

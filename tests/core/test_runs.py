@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from smlt._version import __version__
@@ -119,17 +122,36 @@ def test_another_task_s_run_is_refused(runs: Runs) -> None:
 
 def test_a_file_travels_as_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text("from smlt.frameworks.torch import TorchTask\nclass Digits(TorchTask): ...\n")
-    parcel = make_parcel(JobSpec.model_validate({"job": {"task": "task.py:Digits"}}), tmp_path, None)
+    parcel = make_parcel(JobSpec.model_validate({"job": {"task": "task.py:Digits"}}), tmp_path, tmp_path / "runs", None)
     assert (parcel.label, parcel.preload) == ("task.py:Digits", ("torch",))
     assert (parcel.module, parcel.class_name, parcel.payload) == ("smlt_task.task", "Digits", b"")
     assert len(parcel.sha256) == 64
 
 
 def test_a_class_travels_as_it_is(tmp_path: Path) -> None:
-    parcel = make_parcel(JobSpec.model_validate({"job": {"task": "x:Linear"}}), tmp_path, Linear)
+    parcel = make_parcel(JobSpec.model_validate({"job": {"task": "x:Linear"}}), tmp_path, tmp_path, Linear)
     assert (parcel.label, parcel.preload) == ("tests.support.linear:Linear", ("numpy",))
     assert (parcel.bundle, parcel.sha256) == (b"", "")
     assert parcel.payload
+
+
+def test_a_class_of_a_user_s_module_travels_whole(tmp_path: Path) -> None:
+    """A worker has neither this process's path nor its modules."""
+    parcel = make_parcel(JobSpec.model_validate({"job": {"task": "x:Linear"}}), tmp_path, tmp_path, Linear)
+    code = "import sys, cloudpickle; print(cloudpickle.load(sys.stdin.buffer)().adapt().prepare)"
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, input=parcel.payload, capture_output=True, check=True, cwd=tmp_path)
+    assert b"LinearTraining.prepare" in done.stdout
+    assert cloudpickle.list_registry_pickle_by_value() == set()
+
+
+def test_the_folder_of_the_runs_does_not_travel(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text("class Digits: ...\n")
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    spec = JobSpec.model_validate({"job": {"task": "task.py:Digits"}})
+    before = make_parcel(spec, tmp_path, tmp_path / "runs", None)
+    (tmp_path / "runs" / "old" / "model.safetensors").write_bytes(b"large")
+    assert make_parcel(spec, tmp_path, tmp_path / "runs", None) == before
 
 
 def test_a_class_that_cannot_travel_is_refused(tmp_path: Path) -> None:
@@ -139,10 +161,10 @@ def test_a_class_that_cannot_travel_is_refused(tmp_path: Path) -> None:
         lock = threading.Lock()
 
     with pytest.raises(ConfigError, match="cannot be sent to workers") as caught:
-        make_parcel(spec, tmp_path, Stuck)
+        make_parcel(spec, tmp_path, tmp_path, Stuck)
     assert "file.py:Class" in caught.value.hint
     with pytest.raises(ConfigError, match="builtins:dict is not a task"):
-        make_parcel(spec, tmp_path, dict)
+        make_parcel(spec, tmp_path, tmp_path, dict)
 
 
 # The summary

@@ -51,7 +51,7 @@ class Place:
 
     def spec(self, task: str, **job: object) -> tuple[RankSpec, JobSpec]:
         spec = JobSpec.model_validate({"job": {"task": task, **job}})
-        parcel = make_parcel(spec, self.user, None)
+        parcel = make_parcel(spec, self.user, self.scratch, None)
         self.store.put(layout.CODE, parcel.bundle)
         ranked = rank_spec(
             rank=1,
