@@ -14,6 +14,7 @@ from smlt.core.sync.buckets import ContributionLayout
 from smlt.core.sync.choice import collective_for
 from smlt.core.sync.collectives import ScatterReduce, all_gather
 from smlt.core.sync.header import Header
+from smlt.core.sync.packed import PackedScatterReduce
 from smlt.core.sync.pieces import PiecewiseScatterReduce
 from smlt.core.task import Array, Region
 from tests.support.channels import MemoryChannel, Room, in_threads
@@ -99,6 +100,20 @@ def test_in_pieces_the_sum_is_the_same(regions: tuple[Region, ...], world_size: 
     outcomes = in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size, pattern), world_size)
     check(outcomes, regions, world_size)
     assert not [key for key in room.published() if key.step < STEPS - 2]
+
+
+@settings(max_examples=40)
+@given(REGIONS, st.integers(2, 9))
+def test_packed_the_sum_is_the_same(regions: tuple[Region, ...], world_size: int) -> None:
+    room = Room()
+    channels = [MemoryChannel(room, rank, shows=False) for rank in range(world_size)]
+    outcomes = in_threads(
+        lambda rank: train(room, channels[rank], regions, rank, world_size, PackedScatterReduce), world_size
+    )
+    check(outcomes, regions, world_size)
+    assert {key.step for key in room.published()} == {STEPS - 2, STEPS - 1}
+    for channel in channels:
+        assert channel.stats().requests == {"put": 2 * STEPS, "get": 2 * (world_size - 1) * STEPS}
 
 
 @given(REGIONS)

@@ -180,15 +180,15 @@ def wait_for(channel: Channel, key: ChannelKey, patience: Patience) -> memoryvie
             patience(key.piece, key.rank)
 
 
-def fetch_into(channel: Channel, key: ChannelKey, out: memoryview, patience: Patience) -> None:
-    """Fill `out` with a peer's value, asking `patience` while it is not there.
+def fetch_into(channel: Channel, key: ChannelKey, out: memoryview, patience: Patience, offset: int = 0) -> None:
+    """Fill `out` with a peer's value from `offset` on, asking `patience` while it is not there.
 
     Raises:
         ProtocolError: the value is of another size.
     """
     while True:
         try:
-            copied = channel.get_into(key, out, timeout_s=WAIT_SLICE_S)
+            copied = channel.get_into(key, out, timeout_s=WAIT_SLICE_S, offset=offset)
             break
         except PeerLost:
             patience(key.piece, key.rank)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from smlt.core.errors import ProtocolError
-from smlt.core.storage import Buffer, Channel, ChannelKey
-from smlt.core.sync.buckets import ContributionLayout, Span
+from smlt.core.storage import Channel, ChannelKey
+from smlt.core.sync.buckets import ContributionLayout
 from smlt.core.sync.collectives import Collective, Patience, fetch_into
-from smlt.core.sync.header import Header, merge
+from smlt.core.sync.header import Header
+from smlt.core.sync.values import Piece, add_up, arrays_of, cut, pieces_of, size_of, value_of
 from smlt.core.task import Array, Region
 
 PIECE_BYTES = 1 << 20
@@ -19,39 +19,6 @@ PIECE_BYTES = 1 << 20
 
 WINDOW = 2
 """Pieces of each peer on their way at once: enough to hide the round trip, few enough to die young."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of one owner's shard that travels as one value: spans of regions, together at most PIECE_BYTES."""
-
-    spans: tuple[Span, ...]
-    size_bytes: int
-
-
-def pieces_of(layout: ContributionLayout, owner: int, piece_bytes: int) -> list[Piece]:
-    """An owner's shard cut into pieces, in the order in which they travel; never empty, so that all ranks are heard."""
-    pieces: list[Piece] = []
-    spans: list[Span] = []
-    room = piece_bytes
-    for span in layout.shard(owner):
-        itemsize = layout.span_bytes(span) // span.elements
-        start = 0
-        while start < span.elements:
-            if room < itemsize:
-                pieces.append(_piece(layout, spans))
-                spans, room = [], piece_bytes
-            count = min(room // itemsize, span.elements - start)
-            spans.append(Span(span.region, span.offset_bytes + start * itemsize, span.start + start, count))
-            start += count
-            room -= count * itemsize
-    if spans or not pieces:
-        pieces.append(_piece(layout, spans))
-    return pieces
-
-
-def _piece(layout: ContributionLayout, spans: Sequence[Span]) -> Piece:
-    return Piece(tuple(spans), sum(layout.span_bytes(span) for span in spans))
 
 
 class PiecewiseScatterReduce(Collective):
@@ -90,8 +57,8 @@ class PiecewiseScatterReduce(Collective):
         self._peers = [(rank + distance) % world_size for distance in range(1, world_size)]
         self._own = [np.zeros(region.elements, region.dtype) for region in regions]
         self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
-        largest = max(piece.size_bytes for pieces in self._pieces for piece in pieces)
-        self._scratch = memoryview(bytearray(Header.SIZE + largest))
+        largest = max(size_of(piece) for pieces in self._pieces for piece in pieces)
+        self._scratch = memoryview(bytearray(largest))
 
     def contribution(self, step: int) -> list[Array]:
         """Zeroed arrays, one a region, for this rank's contribution to `step`."""
@@ -132,33 +99,30 @@ class PiecewiseScatterReduce(Collective):
             if number < len(self._pieces[owner]):
                 piece = self._pieces[owner][number]
                 key = self._piece_key(header.step, owner, number, self._rank)
-                self._channel.put(key, _value(header, piece, self._own), readers=1)
+                self._channel.put(key, value_of(header, piece, self._own), readers=1)
 
     def _add_up(self, header: Header, number: int, merged: Header | None) -> Header | None:
         if not 0 <= number < len(self._pieces[self._rank]):
             return merged
         piece = self._pieces[self._rank][number]
-        totals = _arrays(piece, self._sums)
-        headers = []
-        for peer in range(self._world_size):
-            if peer == self._rank:
-                headers.append(header)
-                parts: Iterable[Array] = _arrays(piece, self._own)
-            else:
-                value = self._fetch(self._piece_key(header.step, self._rank, number, peer), piece)
-                headers.append(Header.unpack(value))
-                parts = _cut(value, piece, totals)
-            for total, part in zip(totals, parts, strict=True):
-                if peer == 0:
-                    np.copyto(total, part)
-                else:
-                    np.add(total, part, out=total)
-        now = merge(headers)
+        totals = arrays_of(piece, self._sums)
+        now = add_up(totals, self._contributions(header, number, piece, totals))
         if merged is not None and now.packed() != merged.packed():
             raise ProtocolError(f"a rank said one thing and then another at step {header.step}")
         key = self._sum_key(header.step, number, self._rank)
-        self._channel.put(key, _value(now, piece, self._sums), readers=self._world_size - 1)
+        self._channel.put(key, value_of(now, piece, self._sums), readers=self._world_size - 1)
         return now
+
+    def _contributions(
+        self, header: Header, number: int, piece: Piece, totals: Sequence[Array]
+    ) -> Iterator[tuple[Header, Iterable[Array]]]:
+        """All ranks' contributions to a piece of the own shard, in rank order, each in the same memory."""
+        for peer in range(self._world_size):
+            if peer == self._rank:
+                yield header, arrays_of(piece, self._own)
+            else:
+                value = self._fetch(self._piece_key(header.step, self._rank, number, peer), piece)
+                yield Header.unpack(value), cut(value, piece, totals)
 
     def _collect(self, step: int, number: int, merged: Header | None) -> None:
         for owner in self._peers:
@@ -168,12 +132,12 @@ class PiecewiseScatterReduce(Collective):
             value = self._fetch(self._sum_key(step, number, owner), piece)
             if merged is None or value[: Header.SIZE] != merged.packed():
                 raise ProtocolError(f"rank {owner} merged other headers at step {step}")
-            totals = _arrays(piece, self._sums)
-            for total, part in zip(totals, _cut(value, piece, totals), strict=True):
+            totals = arrays_of(piece, self._sums)
+            for total, part in zip(totals, cut(value, piece, totals), strict=True):
                 np.copyto(total, part)
 
     def _fetch(self, key: ChannelKey, piece: Piece) -> memoryview:
-        value = self._scratch[: Header.SIZE + piece.size_bytes]
+        value = self._scratch[: size_of(piece)]
         fetch_into(self._channel, key, value, self._patience)
         return value
 
@@ -182,18 +146,3 @@ class PiecewiseScatterReduce(Collective):
 
     def _sum_key(self, step: int, number: int, owner: int) -> ChannelKey:
         return ChannelKey(*self._address, step, f"sum{number}", owner)
-
-
-def _arrays(piece: Piece, regions: Sequence[Array]) -> list[Array]:
-    return [regions[span.region][span.start : span.start + span.elements] for span in piece.spans]
-
-
-def _value(header: Header, piece: Piece, regions: Sequence[Array]) -> list[Buffer]:
-    return [header.packed(), *(array.data.cast("B") for array in _arrays(piece, regions))]
-
-
-def _cut(value: memoryview, piece: Piece, like: Sequence[Array]) -> Iterator[Array]:
-    at = Header.SIZE
-    for span, array in zip(piece.spans, like, strict=True):
-        yield np.frombuffer(value, array.dtype, span.elements, at)
-        at += array.nbytes
