@@ -57,8 +57,12 @@ class Stage:
         self.mails += box.read()
         return self.mails
 
+    def is_ready(self, generation: int = 1) -> bool:
+        self.desk.renew()
+        return any(mail.ready for mail in self.read(generation))
+
     def open_round(self, generation: int = 1, wish: str = "") -> None:
-        eventually(lambda: any(mail.ready for mail in self.read(generation)), 30, "the worker is ready")
+        eventually(lambda: self.is_ready(generation), 30, "the worker is ready")
         uuid = next(mail.ready.uuid for mail in self.mails if mail.ready)
         self.desk.change(round=Round(generation, 0, (uuid,)), wish=wish)
 
@@ -192,14 +196,14 @@ def test_told_to_stop_it_leaves_at_once_without_a_checkpoint(stage: Stage, tmp_p
 @pytest.mark.parametrize("word", ["stop_now", "closed"])
 def test_told_to_stop_before_the_round_it_leaves(stage: Stage, word: str) -> None:
     stage.start(stage.spec())
-    eventually(lambda: any(mail.ready for mail in stage.read()), 30, "the worker is ready")
+    eventually(stage.is_ready, 30, "the worker is ready")
     stage.desk.change(**{word: True})
     assert stage.last().left == Left("stopped")
 
 
 def test_under_another_controller_it_leaves(stage: Stage) -> None:
     stage.start(stage.spec())
-    eventually(lambda: any(mail.ready for mail in stage.read()), 30, "the worker is ready")
+    eventually(stage.is_ready, 30, "the worker is ready")
     stage.desk.change(closed=True)
     stage.desk = ControlDesk.take(stage.store, "run")
     assert stage.last().left in (Left("superseded"), Left("stopped"))
@@ -211,7 +215,7 @@ def test_without_a_controller_it_does_not_wait_for_a_round_for_ever(stage: Stage
 
 
 def test_without_a_controller_it_ends_with_a_checkpoint(stage: Stage) -> None:
-    stage.start(stage.spec(params={"slow_s": 0.05}, epochs=50, orphan_grace_s=0.5))
+    stage.start(stage.spec(params={"slow_s": 0.05}, epochs=50, orphan_grace_s=1.5))
     stage.open_round()
     left = stage.last().left
     assert left is not None
