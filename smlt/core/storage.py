@@ -211,7 +211,8 @@ class Channel(ABC):
     * Any number of ranks may read a value, any number of times, until its writer discards it.
     * `allocate` gives memory to build values in: `put` of exactly one part that lies in it need not copy; that part
       must then stay unchanged until it is discarded.
-    * After `close` every method raises `ChannelError`; what this client published may vanish.
+    * After `close` every method raises `ChannelError`. What this client published stays for those who have read
+      something of it before: whoever leaves last words and goes is heard. A backend's `clean` removes the rest.
 
     One client belongs to one rank in one round and is used by one thread.
     """

@@ -146,7 +146,7 @@ class TaskShape:
     """What the engine must know of a built task.
 
     Attributes:
-        examples: length of the training data.
+        examples: how many examples an epoch visits; the length of the training data unless a sampler differs.
         eval_examples: length of the evaluation data, 0 for none.
         parameters: number of trained scalars.
         regions: what each rank contributes in a step, gradients first; the sums over all ranks come back in kind.
@@ -231,7 +231,7 @@ class TrainingTask(ABC):
 
         Args:
             prepared: what `prepare` made.
-            total_steps: number of examples -> number of steps of the whole job.
+            total_steps: number of examples that an epoch visits -> number of steps of the whole job.
 
         Raises:
             TaskError: the model has no parameters, gradients are sparse, a hook is missing.

@@ -367,6 +367,14 @@ class ChannelContract:
             with pytest.raises(PeerLost):
                 client.get(key_of(0, 1), timeout_s=0.05)
 
+    def test_last_words_are_heard(self, connect: Connect) -> None:
+        writer, reader = connect(0), connect(1)
+        writer.put(key_of(0), [b"hello"])
+        assert reader.get(key_of(0), timeout_s=PATIENCE_S) == b"hello"
+        writer.put(key_of(0, 1), [b"bye"])
+        writer.close()
+        assert reader.get(key_of(0, 1), timeout_s=PATIENCE_S) == b"bye"
+
     def test_memory_outlives_its_channel(self, connect: Connect) -> None:
         writer, reader = connect(0), connect(1)
         memory = writer.allocate(1000)

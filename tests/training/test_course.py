@@ -82,6 +82,10 @@ def test_one_worker_is_a_plain_loop_bit_for_bit(tmp_path: Path) -> None:
     assert result.metrics["loss"] == loss.item()
 
 
+def test_a_sampler_may_visit_fewer_examples(tmp_path: Path) -> None:
+    assert train(tmp_path, "Half", 2).summary.steps == EPOCHS * 3  # 75 examples in batches of 32
+
+
 def test_a_torch_job_imports_no_tensorflow(tmp_path: Path) -> None:
     result = train(tmp_path, "Spirals", 1)
     lines = result.model_path.with_name("events.jsonl").read_text().splitlines()

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from smlt.backends.file_store import UNLISTED
 from smlt.backends.process_launcher import ProcessLauncher
 from smlt.core.backend import Backend, BackendOptions, CheckResult, Launcher, Limits, RunPlace
 from smlt.core.catalog import Catalog, load_catalog
@@ -71,10 +72,14 @@ class LocalBackend(Backend[LocalOptions]):
         return StoreSpec("file", (place.runs_dir.absolute() / place.run).as_uri())
 
     def channels(self, place: RunPlace) -> Mapping[str, ChannelSpec]:
-        """Shared memory."""
+        """Shared memory, or files."""
         from smlt.backends.channels import shared_memory
+        from smlt.backends.channels.object import spec_for
 
-        return {"shared_memory": shared_memory.spec_for(place)}
+        return {
+            "shared_memory": shared_memory.spec_for(place),
+            "object": spec_for(StoreSpec("file", _channel_folder(place).as_uri())),
+        }
 
     def threads_for(self, workers: int) -> int:
         """The option `worker_threads`, or an equal share of the cores."""
@@ -89,10 +94,20 @@ class LocalBackend(Backend[LocalOptions]):
         ]
 
     def clean(self, place: RunPlace) -> Sequence[str]:
-        """Remove what the run left in shared memory."""
+        """Remove what the run's channels left."""
         from smlt.backends.channels import shared_memory
 
-        return shared_memory.sweep(place)
+        removed = shared_memory.sweep(place)
+        folder = _channel_folder(place)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+            removed.append(str(folder))
+        return removed
+
+
+def _channel_folder(place: RunPlace) -> Path:
+    """Where gradients travel as files."""
+    return place.runs_dir.absolute() / place.run / UNLISTED / "channel"
 
 
 def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

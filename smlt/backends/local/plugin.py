@@ -34,5 +34,8 @@ def smlt_channels() -> Mapping[str, Entry]:
     return {
         "shared_memory": Entry(
             "smlt.backends.channels.shared_memory:SharedMemoryChannel", summary="memory that processes share"
-        )
+        ),
+        "object": Entry(
+            "smlt.backends.channels.object:ObjectChannel", summary="an object store, and nothing beside it"
+        ),
     }

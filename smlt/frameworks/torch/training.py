@@ -63,7 +63,8 @@ class TorchTraining(TrainingTask):
         seeding.be_deterministic(self._context.threads)
         task.prepared = prepared
         self._data, self._eval_data = self._build_data()
-        task.total_steps = total_steps(self._data.length)
+        visited = len(self.order(0))
+        task.total_steps = total_steps(visited)
         seeding.seed_everything(seed)
         with blame(task, "build_model"):
             built = task.build_model()
@@ -78,7 +79,7 @@ class TorchTraining(TrainingTask):
         self._tensor_names = set(states.tensors_of(self._model))
         self._steps = self._build_steps()
         return TaskShape(
-            examples=self._data.length,
+            examples=visited,
             eval_examples=self._eval_data.length if self._eval_data else 0,
             parameters=self._regions.parameters,
             regions=self._regions.shape(),

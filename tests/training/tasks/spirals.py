@@ -89,3 +89,10 @@ class Masked(TorchTask):
         logits = model(seen)
         total = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum")
         return Loss(total, (targets >= 0).sum())
+
+
+class Half(Spirals):
+    """An epoch visits half of the examples."""
+
+    def sampler(self, rng: np.random.Generator, epoch: int) -> np.ndarray:
+        return rng.permutation(EXAMPLES)[: EXAMPLES // 2]
