@@ -2,7 +2,7 @@
 
 from acme_smlt.backend import AcmeBackend, AcmeLauncher, AcmeOptions
 
-from smlt.testing.backend import BackendContract
+from smlt.testing import BackendContract
 
 
 class TestAcme(BackendContract):
