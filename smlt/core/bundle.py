@@ -10,6 +10,7 @@ import importlib.util
 import io
 import os
 import re
+import shutil
 import sys
 import types
 import zipfile
@@ -198,7 +199,11 @@ def unpack_bundle(data: bytes, scratch: Path) -> Path:
         building.rename(target)
     except OSError as error:
         if not target.is_dir():
-            raise TaskError(f"cannot unpack the task's files to {target}: {error}") from error
+            raise TaskError(
+                f"cannot unpack the task's files to {target}: {error}", "is the disk full, or not this user's to write?"
+            ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)  # of the one who came second, or who failed
     return target
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +166,23 @@ def test_workers_of_one_machine_share_what_is_unpacked(place: Place) -> None:
     assert unpack_bundle(bundle, place.scratch) == first
     assert (first / "mark").exists()
     assert [path.name for path in place.scratch.iterdir()] == [first.name]
+
+
+def test_a_worker_that_comes_second_leaves_nothing_of_its_own(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.write({"task.py": HEAD + TASK})
+    bundle = pack_bundle(find_task("task.py:Digits", place.user), ("*",))
+    extract = zipfile.ZipFile.extractall
+
+    def overtaken(archive: zipfile.ZipFile, folder: Path) -> None:
+        monkeypatch.undo()
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: 1)
+            unpack_bundle(bundle, place.scratch)
+        extract(archive, folder)
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", overtaken)
+    target = unpack_bundle(bundle, place.scratch)
+    assert [path.name for path in place.scratch.iterdir()] == [target.name]
 
 
 def test_a_scratch_folder_that_cannot_be_written_is_told(place: Place) -> None:
