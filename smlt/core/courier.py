@@ -6,6 +6,7 @@ The training thread only looks at memory; all waiting for the object store happe
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -204,13 +205,14 @@ class Courier:
         )
 
     def _send_last(self) -> None:
-        for _ in range(LAST_TRIES):
+        for attempt in range(LAST_TRIES):
             try:
                 while self._send():
                     pass
                 return
-            except StorageError:
-                continue
+            except StorageError as error:
+                if attempt == LAST_TRIES - 1:  # the platform's log is all that is left to say it in
+                    print(f"the last word of {self._spec.label} could not be sent: {error}", file=sys.stderr)
 
     def _watch(self) -> None:
         silent_s = self._clock() - self._heard_at

@@ -7,7 +7,8 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,7 +47,7 @@ def work(spec: RankSpec) -> None:
     left: Left | None = None
     failure: Failure | None = None
     try:
-        with OutputTee(courier.print):
+        with OutputTee(courier.print), _closing(worker):
             drive(worker, protocol.RankProtocol(spec.rank, protocol.Rules(worker.job.job)))
         left = worker.last_word
     except StopNow as stop:
@@ -57,11 +58,22 @@ def work(spec: RankSpec) -> None:
         message = f"smlt itself failed in rank {spec.rank}: {type(error).__name__}: {error}"
         failure = Failure("JobFailed", message, "please report it, with what --debug shows", traceback.format_exc())
     finally:
-        worker.close()
         if worker.has_claimed:
             courier.finish(left=left, failure=failure)
         elif failure:
             print(failure.traceback, file=sys.stderr)
+
+
+@contextmanager
+def _closing(worker: FunctionWorker) -> Iterator[None]:
+    """Close the worker in the end; where it failed before, that is told, not what closing it then raises."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            worker.close()
+        raise
+    worker.close()
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,17 @@ def test_a_failure_is_the_last_word_with_what_was_done(
     assert [record.step for mail in stage.mails for record in mail.steps] == list(range(step))
 
 
+@pytest.mark.parametrize(("params", "message"), [({}, "too late"), ({"fail_at": 3}, "the user's own mistake")])
+def test_a_failure_in_the_end_is_told_unless_there_was_one_before(
+    stage: Stage, params: dict[str, Any], message: str
+) -> None:
+    stage.start(stage.spec(params={**params, "fail_in_the_end": True}))
+    stage.open_round()
+    failure = stage.last().failure
+    assert failure is not None
+    assert (failure.kind, failure.message) == ("TaskError", message)
+
+
 def test_a_wish_ends_it_with_a_checkpoint_from_which_another_goes_on(tmp_path: Path, stage: Stage) -> None:
     stage.start(stage.spec())
     stage.open_round()

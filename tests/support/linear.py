@@ -33,7 +33,7 @@ class Linear(UserTask):
 
     fail_at: the task fails. crash_at: something fails that no adapter has translated. nan_at: the loss is NaN.
     print_at: each rank prints. hold_at: each rank writes its process id to `<folder>/held-<rank>` and waits for
-    `<folder>/go`. And slow_s: each step takes so long.
+    `<folder>/go`. And slow_s: each step takes so long; fail_in_the_end: closing the task fails.
     """
 
     framework = "numpy"
@@ -103,6 +103,10 @@ class LinearTraining(TrainingTask):
 
     def load_shared_state(self, state: State) -> None:
         self.w, self.momentum = state.arrays["w"].copy(), state.arrays["momentum"].copy()
+
+    def close(self) -> None:
+        if self.user.params.get("fail_in_the_end"):
+            raise TaskError("too late")
 
     def parameters(self) -> dict[str, Array]:
         return {"w": self.w}
