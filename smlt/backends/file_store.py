@@ -241,7 +241,7 @@ def _move(staged: Path, path: Path) -> None:
 def _hint(error: OSError) -> str:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return "the disk is full: remove old runs with 'smlt clean', or choose another --runs-dir"
+            return "the disk is full: remove the folders of old runs (see `smlt runs`), or choose another --runs-dir"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return "not writable or readable by this user: choose another --runs-dir"
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:

@@ -10,6 +10,9 @@ from typing import Any
 from smlt.core.errors import ProtocolError
 from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready, Round, StepRecord
 
+GO_ON = "the last checkpoint is kept: run the same command with the same --name to go on"
+"""The hint where a run failed for no fault of the task's."""
+
 # Events: what happened. `now` is seconds by one clock that never goes back.
 
 
@@ -334,7 +337,7 @@ class Controller:
         elif word.reason == "ended":
             yield from self._launch_generation(event.now)
         else:
-            failure = Failure("JobFailed", f"the workers left: {word.reason}", "smlt resume goes on", "")
+            failure = Failure("JobFailed", f"the workers left: {word.reason}", GO_ON, "")
             yield from self._finish("failed", word.reason, failure=failure)
 
     def _on_failed(self, event: WorkerFailed) -> Iterator[Command]:
@@ -359,7 +362,7 @@ class Controller:
             failure = Failure(
                 "JobFailed",
                 f"rank {event.rank} was lost at step {self._step}: {how}",
-                "the last checkpoint is kept: run the same command with the same --name to go on",
+                GO_ON,
                 "",
             )
             yield Record("failed", {"rank": event.rank, **vars(failure)})

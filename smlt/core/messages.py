@@ -95,8 +95,8 @@ class Mail:
     """One message from a worker: a beat, and what has gathered since the last one, in this order.
 
     Attributes:
-        phase: what the worker is doing: `starting, building, ready, computing, waiting, committing, evaluating, saving,
-            leaving`.
+        phase: what the worker is doing: `starting, building, ready, computing, waiting for PIECE, committing,
+            evaluating, saving, leaving`.
         step: where it is.
         awaits: the rank it waits for, -1 for none.
     """

@@ -18,7 +18,7 @@ class RunEvent:
     Attributes:
         time: seconds since the Unix epoch, by the controller's clock.
         kind: one of `created, planned, state, launched, ready, round_opened, steps, evaluated, checkpointed, output,
-            exited, wish, failed, finished`.
+            exited, wish, spent, failed, finished`.
         data: plain data; which keys a kind has is said where `RunView` reads them.
     """
 
@@ -70,7 +70,7 @@ class RunLog:
             self._store.put_if_absent(layout.log_segment(self._next), data)
         except AlreadyExists as error:
             raise ProtocolError(
-                "another controller writes this run's log", "only one `smlt train` or `smlt resume` may drive a run"
+                "another controller writes this run's log", "only one `smlt train` may drive a run"
             ) from error
         self._next += 1
         self._pending.clear()
@@ -94,15 +94,20 @@ class RunView:
     """A run as its events tell it; `after` is a pure fold over them.
 
     Attributes:
+        run, backend, task: what is trained, and where.
         state: `planning, starting, running, handing_over, recovering, stopping`, then the final status.
+        stop_reason: why it ended; empty where it has not.
         step, total_steps, epoch, epochs: progress; epochs is None where the job counts steps.
-        loss: of the last step. metrics: of the last evaluation.
+        loss: of the last step.
+        metrics, evaluated_step: of the last evaluation, and after how many steps that was.
         examples_per_s: over the last reported steps.
-            generation, handovers: of the newest launch, and how often one generation took over from another.
+        generation, handovers: of the newest launch, and how often one generation took over from another.
         workers_up, workers_wanted: functions that are ready, and the allocation.
         started, ended: Unix times; 0 where not yet.
         deadline_s, budget_usd: the limits, if any.
-        spent_usd, function_s: by the ledger.
+        spent_usd, function_s: by the ledger: US dollars, and seconds of all functions.
+        checkpoint_step: at which the newest checkpoint goes on; None for none.
+        model_path: where the trained model is; empty where there is none.
         error: message and hint of a failure.
     """
 

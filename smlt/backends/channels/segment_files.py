@@ -46,7 +46,7 @@ class SegmentFiles:
         places = " and ".join(map(str, self.folders))
         raise ChannelError(
             f"{data_bytes / 1e6:.0f} MB of shared memory are not to be had in {places}",
-            "use fewer workers, or give the container more (docker run --shm-size); 'smlt clean' removes old runs",
+            "use fewer workers, or give the container more (docker run --shm-size)",
         ) from full
 
     def open(self, stem: str, index: int) -> Segment | None:
