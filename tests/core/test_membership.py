@@ -115,6 +115,23 @@ def test_a_value_is_kept_for_the_slowest_rank() -> None:
     assert in_threads(work, world_size) == [expected] * world_size
 
 
+def test_the_last_words_of_who_has_gone_are_heard() -> None:
+    room, world_size, slow = Room(patience_s=20.0), 3, 1
+
+    def linger(rank: int, key: ChannelKey) -> None:
+        if rank == slow and key.piece == "bye":
+            room.until(lambda: room.closed == {0, 2})
+
+    def work(rank: int) -> None:
+        membership = Membership(MemoryChannel(room, rank), (1, 0), rank, world_size, SHAPE, impatient)
+        membership.meet("hello", 0)
+        membership.meet("bye", 7)
+        membership.close()
+
+    room.before_read = linger
+    assert in_threads(work, world_size) == [None] * world_size
+
+
 def test_close_releases_the_channel_and_is_harmless_alone() -> None:
     channel = MemoryChannel(Room(), 0)
     Membership(channel, (1, 0), 0, 2, SHAPE, impatient).close()

@@ -32,6 +32,7 @@ class Room:
         self.news = threading.Condition()
         self.values: dict[ChannelKey, _Value] = {}
         self.waiting: dict[int, ChannelKey] = {}
+        self.closed: set[int] = set()
         self.before_read: Callable[[int, ChannelKey], None] = lambda rank, key: None
         self.patience_s = patience_s
         self.lies: dict[ChannelKey, bytes] = {}
@@ -101,8 +102,12 @@ class MemoryChannel(Channel):
             value.memory[:] = b"\xa5" * value.memory.nbytes
 
     def _do_close(self) -> None:
-        for key in self._own:
-            self._do_discard(key)
+        """What was published stays: whoever leaves last words and goes is heard."""
+        with self._room.news:
+            for key in self._own & self._room.values.keys():
+                _check(key, self._room.values[key])
+            self._room.closed.add(self._rank)
+            self._room.news.notify_all()
 
     def _await(self, key: ChannelKey, timeout_s: float) -> memoryview:
         self._room.before_read(self._rank, key)
