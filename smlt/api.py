@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smlt.core.errors import Interrupted, JobFailed, NonFiniteLoss, SmltError, TaskError
+from smlt.core.errors import Interrupted, SmltError
 
 if TYPE_CHECKING:
     from smlt.core.engine import Interrupts
@@ -174,12 +174,8 @@ def _result(summary: Summary) -> Result:
 
 
 def _error(summary: Summary) -> SmltError:
-    """The error of a failed run: what the task did is a TaskError, with the worker's traceback as a note."""
-    kinds = {kind.__name__: kind for kind in (TaskError, NonFiniteLoss)}
-    error = kinds.get(summary.error.get("kind", ""), JobFailed)(
-        summary.error.get("message", f"run {summary.run!r} failed: {summary.stop_reason}"),
-        summary.error.get("hint", ""),
-    )
+    """The error of a failed run, with the worker's traceback as a note."""
+    error = summary.failure()
     if summary.error.get("traceback"):
         error.add_note(summary.error["traceback"].rstrip())
     return error

@@ -113,7 +113,13 @@ def test_a_run_that_a_limit_stopped_is_a_result_without_a_model(asked):
 
 @pytest.mark.parametrize(
     ("kind", "raised"),
-    [("TaskError", TaskError), ("NonFiniteLoss", NonFiniteLoss), ("JobFailed", JobFailed), ("StorageError", JobFailed)],
+    [
+        ("ConfigError", ConfigError),
+        ("TaskError", TaskError),
+        ("NonFiniteLoss", NonFiniteLoss),
+        ("JobFailed", JobFailed),
+        ("StorageError", JobFailed),
+    ],
 )
 def test_a_failed_run_raises(asked, kind, raised):
     error = {"kind": kind, "message": "it broke", "hint": "mend it", "traceback": "Traceback …\nValueError\n"}

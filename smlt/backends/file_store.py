@@ -246,6 +246,8 @@ def _hint(error: OSError) -> str:
             return "not writable or readable by this user: choose another --runs-dir"
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:
             return "a file or a folder of that name is in the way"
+        case errno.ENOENT:
+            return "no folder can be made there: choose another --runs-dir"
         case errno.ENAMETOOLONG:
             return "a part of a key holds 255 bytes at most in a folder"
     return ""

@@ -16,12 +16,14 @@ from smlt.cli.options import (
     OutputFormat,
     RunsDir,
 )
+from smlt.core.errors import Interrupted, LimitReached
 
 if TYPE_CHECKING:
     from smlt.core.runlog import RunView
     from smlt.core.summary import Summary
 
-EXIT_CODES = {"succeeded": 0, "failed": 1, "stopped": 3, "cancelled": 130}
+EXIT_CODES = {"succeeded": 0, "stopped": LimitReached.exit_code, "cancelled": Interrupted.exit_code}
+"""By status; of a failed run it is that of its error."""
 
 
 def train(
@@ -73,7 +75,7 @@ def train(
     elif summary.status != "succeeded" and not quiet:
         raised = f" --{summary.stop_reason} …" if summary.stop_reason in ("deadline", "budget") else ""
         print(f"to go on: the same command with --name {summary.run}{raised}", file=sys.stderr)
-    raise typer.Exit(EXIT_CODES[summary.status])
+    raise typer.Exit(summary.failure().exit_code if summary.status == "failed" else EXIT_CODES[summary.status])
 
 
 def _report(summary: Summary, view: RunView, output: Output, quiet: bool) -> None:

@@ -54,6 +54,11 @@ def work(spec: RankSpec) -> None:
         left = Left(stop.reason)
     except SmltError as error:
         failure = Failure(type(error).__name__, error.message, error.hint, traceback.format_exc())
+    except SystemExit as error:
+        message = f"the task called exit({'' if error.code is None else repr(error.code)}) in rank {spec.rank}"
+        failure = Failure(
+            "TaskError", message, "let it raise an exception that says what is wrong", traceback.format_exc()
+        )
     except Exception as error:  # whatever it is, the user shall hear of it
         message = f"smlt itself failed in rank {spec.rank}: {type(error).__name__}: {error}"
         failure = Failure("JobFailed", message, "please report it, with what --debug shows", traceback.format_exc())

@@ -7,6 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from smlt.core import strict_json
+from smlt.core.errors import ConfigError, JobFailed, NonFiniteLoss, PluginError, SmltError, TaskError
+
+_TOLD_APART: dict[str, type[SmltError]] = {
+    kind.__name__: kind for kind in (ConfigError, PluginError, TaskError, NonFiniteLoss)
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Summary:
         handover_stall_seconds: one figure a hand-over.
         weights_sha256: over the raw bytes of all parameters in name order.
         state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.
+        error: of a failed run: `kind` (class of the error), `message`, `hint` and `traceback`; else empty.
     """
 
     run: str
@@ -52,6 +58,12 @@ class Summary:
     def to_json(self) -> str:
         """The document, indented, keys in the order above; a figure that is no number is null."""
         return strict_json.dumps(asdict(self), indent=2)
+
+    def failure(self) -> SmltError:
+        """What a failed run failed of: the job as stated, the task, or for other reasons."""
+        kind = _TOLD_APART.get(self.error.get("kind", ""), JobFailed)
+        message = self.error.get("message", f"run {self.run!r} failed: {self.stop_reason}")
+        return kind(message, self.error.get("hint", ""))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Summary:

@@ -122,6 +122,7 @@ class TestFolder(ObjectStoreContract):
             (errno.EDQUOT, "disk is full"),
             (errno.EACCES, "--runs-dir"),
             (errno.EROFS, "--runs-dir"),
+            (errno.ENOENT, "--runs-dir"),
         ],
     )
     def test_the_medium_fails(

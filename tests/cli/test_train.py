@@ -122,6 +122,23 @@ def test_a_task_that_fails(smlt, broken):
     assert verbose.endswith(error)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (("--set", "job.global_batch=1000"), 2, "96 examples, fewer than one global batch of 1000"),
+        (("--set", "job.params.nan_at=0"), 1, "the loss is nan at step 0"),
+        (("--set", "job.params.exit_at=0"), 1, "the task called exit('that is enough') in rank"),
+        (("--runs-dir", "/dev/null"), 1, "a file or a folder of that name is in the way"),
+    ],
+)
+def test_what_shows_once_a_run_begins_is_one_error_with_a_hint(smlt, linear, arguments, code, expected):
+    done = smlt(*LINEAR, *arguments)
+    assert done.returncode == code
+    assert expected in done.stderr
+    assert done.stderr.count("error: ") == done.stderr.count("hint: ") == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_a_budget_stops_the_run(smlt, linear):
     price = ("--set", "backend.usd_per_gib_s=1", "--budget", "2usd")
     done = smlt(*LINEAR, *ENDLESS, *price, "--name", "mine")

@@ -141,6 +141,7 @@ def test_what_the_task_prints_travels(stage: Stage) -> None:
     [
         ({"fail_at": 2}, "TaskError", "the user's own mistake", 2),
         ({"crash_at": 2}, "JobFailed", "smlt itself failed in rank 0: RuntimeError: nobody expected this", 2),
+        ({"exit_at": 2}, "TaskError", "the task called exit('that is enough') in rank 0", 2),
         ({"nan_at": 4}, "NonFiniteLoss", "the loss is nan at step 4; the step was not applied", 4),
     ],
 )

@@ -31,9 +31,9 @@ EXAMPLES, FEATURES = 96, 4
 class Linear(UserTask):
     """Fits y = x w by gradient descent with momentum. `params` may say, by number of the step:
 
-    fail_at: the task fails. crash_at: something fails that no adapter has translated. nan_at: the loss is NaN.
-    print_at: each rank prints. hold_at: each rank writes its process id to `<folder>/held-<rank>` and waits for
-    `<folder>/go`. And slow_s: each step takes so long; fail_in_the_end: closing the task fails.
+    fail_at: the task fails. crash_at: something fails that no adapter has translated. exit_at: the task exits. nan_at:
+    the loss is NaN. print_at: each rank prints. hold_at: each rank writes its process id to `<folder>/held-<rank>` and
+    waits for `<folder>/go`. And slow_s: each step takes so long; fail_in_the_end: closing the task fails.
     """
 
     framework = "numpy"
@@ -74,6 +74,8 @@ class LinearTraining(TrainingTask):
             raise TaskError("the user's own mistake", "mend it")
         if step == params.get("crash_at"):
             raise RuntimeError("nobody expected this")
+        if step == params.get("exit_at"):
+            raise SystemExit("that is enough")
         if step == params.get("print_at"):
             print(f"hello from rank {rank}")
         if step == params.get("hold_at"):
