@@ -41,6 +41,7 @@ class Manifest:
         parts: by rank.
         extra: the plain part of the state.
         best: the best value of `[job].keep_best` so far.
+        goal: "target" where training ended at this checkpoint before its schedule did; empty otherwise.
     """
 
     cursor: Cursor
@@ -48,6 +49,7 @@ class Manifest:
     parts: tuple[Part, ...]
     extra: dict[str, Any] = field(default_factory=dict)
     best: float | None = None
+    goal: str = ""
 
     @property
     def size_bytes(self) -> int:

@@ -18,12 +18,20 @@ GO_ON = "the last checkpoint is kept: run the same command with the same --name 
 
 @dataclass(frozen=True)
 class Started:
-    """The run begins, or goes on from a checkpoint (key of its manifest; empty for none)."""
+    """The run begins, or goes on.
+
+    Attributes:
+        first_generation: number of the first generation of this session.
+        resume_from: key of the manifest to go on from; empty for none.
+        step: where that is.
+        spent_usd: by earlier sessions.
+    """
 
     now: float
     first_generation: int
     resume_from: str
     step: int
+    spent_usd: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -258,7 +266,10 @@ class Controller:
             case Started():
                 self._started_at, self._step = event.now, event.step
                 self._generation, self._resume_from = event.first_generation - 1, event.resume_from
-                yield from self._launch_generation(event.now)
+                if self.terms.budget_usd is not None and event.spent_usd >= self.terms.budget_usd:
+                    yield from self._finish("stopped", "budget")
+                else:
+                    yield from self._launch_generation(event.now)
             case WorkerReady():
                 yield from self._on_ready(event)
             case StepsDone():

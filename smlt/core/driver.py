@@ -93,7 +93,9 @@ class Driver:
         )
         resume_from = checkpoint.latest_manifest(run.store)
         now = time.monotonic()
-        self._handle(machine, controller.Started(now, run.before.generation + 1, resume_from, run.before.step))
+        spent_usd = self._ledger.items_usd(now)["total"]
+        started = controller.Started(now, run.before.generation + 1, resume_from, run.before.step, spent_usd)
+        self._handle(machine, started)
         obeyed = 0
         while self._finish is None:
             self._desk.renew()

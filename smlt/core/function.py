@@ -144,7 +144,7 @@ class FunctionWorker(Worker):
         manifest = checkpoint.read_manifest(self._store, spec.resume_from)
         task.load_shared_state(checkpoint.read_state(self._store, manifest))
         self._step = manifest.cursor.step
-        return protocol.Built(schedule, manifest.cursor, manifest.best)
+        return protocol.Built(schedule, manifest.cursor, manifest.best, manifest.goal)
 
     def await_round(self) -> protocol.RoundOpened:
         """Say READY, wait for the round, join it, and meet the others."""
@@ -233,7 +233,7 @@ class FunctionWorker(Worker):
         own = checkpoint.write_part(self._store, state, cursor.step, spec.rank, spec.world_size)
         parts = self._membership.gather(wire.pack(own), "save", cursor.step)
         written = tuple(wire.unpack(part, checkpoint.Part) for part in parts)
-        manifest = checkpoint.Manifest(cursor, spec.world_size, written, state.extra, command.best)
+        manifest = checkpoint.Manifest(cursor, spec.world_size, written, state.extra, command.best, command.goal)
         checkpoint.write_manifest(self._store, manifest)
         if spec.rank == 0:
             checkpoint.prune(self._store, cursor.step, keep=2)

@@ -29,11 +29,19 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Built:
-    """The task is built, at this cursor (not the first one where a checkpoint was loaded), knowing the best metric."""
+    """The task is built, and stands where a checkpoint left it, if one was loaded.
+
+    Attributes:
+        schedule: of the job.
+        cursor: the next step to compute.
+        best: the best value of `[job].keep_best` so far.
+        goal: why nothing is left to compute although the schedule says so; empty otherwise.
+    """
 
     schedule: Schedule
     cursor: Cursor
     best: float | None = None
+    goal: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,10 +166,11 @@ class KeepBest:
 
 @dataclass(frozen=True)
 class Save:
-    """Write this rank's part of the checkpoint at the cursor; `best` travels in the manifest."""
+    """Write this rank's part of the checkpoint at the cursor; `best` and `goal` travel in the manifest."""
 
     cursor: Cursor
     best: float | None
+    goal: str = ""
 
 
 @dataclass(frozen=True)
@@ -256,12 +265,13 @@ class RankProtocol:
                 return Claim()
             case Claimed(won=won):
                 return Build() if won else Leave("claim_lost")
-            case Built(schedule=schedule, cursor=cursor, best=best):
+            case Built(schedule=schedule, cursor=cursor, best=best, goal=goal):
                 self._schedule, self._cursor, self._best = schedule, cursor, best
                 self._saved_step = cursor.step
+                self._goal = goal if self._rules.job.target else ""
                 return AwaitRound()
             case RoundOpened():
-                return self._finish("goal") if self._course.is_done(self._cursor) else self._compute()
+                return self._go_on()
             case Computed():
                 return Exchange(self._voice(event))
             case Exchanged(merged=merged):
@@ -340,7 +350,7 @@ class RankProtocol:
         here = self._cursor.step
         done = self._goal or self._course.is_done(self._cursor)
         if here != self._saved_step and (done or self._save == here or self._end == here):
-            return Save(self._cursor, self._best)
+            return Save(self._cursor, self._best, self._goal)
         return self._go_on()
 
     def _go_on(self) -> Command:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from smlt.core.controller import Finish, KillWorkers, OpenRound, Record, StopWorkers, Wish
+from smlt.core.controller import Controller, Finish, KillWorkers, OpenRound, Record, Started, StopWorkers, Wish
 from smlt.core.messages import Left, Round
-from tests.support.events import Desk, launches
+from tests.support.events import TERMS, Desk, launches
 
 
 def test_a_run_from_its_start_to_its_goal() -> None:
@@ -191,3 +193,8 @@ def test_cancelled_between_two_generations() -> None:
     assert desk.cancel() == [StopWorkers()]
     assert desk.all_exit(generation=1) == []
     assert desk.all_leave("stopped") == [Finish("cancelled", "cancelled", Left("stopped"))]
+
+
+def test_a_budget_that_is_spent_launches_nothing() -> None:
+    machine = Controller(replace(TERMS, budget_usd=2.0))
+    assert machine.handle(Started(0.0, 3, "checkpoints/7/manifest", 7, spent_usd=2.0)) == [Finish("stopped", "budget")]

@@ -103,3 +103,12 @@ def test_a_clock_may_start_at_zero() -> None:
         if step < 2:
             rank.next(protocol.Committed(now))
     assert announced == [0, 0, 3]
+
+
+def test_a_target_that_was_reached_before_a_crash_is_not_trained_past() -> None:
+    job = job_of(epochs=5, target={"metric": "accuracy", "at_least": 0.9})
+    rank, cursor = RankProtocol(0, Rules(job)), Cursor(epoch=1, step=10)
+    rank.next(protocol.Begun())
+    rank.next(protocol.Claimed(won=True))
+    rank.next(protocol.Built(Schedule.of(job, 64), cursor, goal="target"))
+    assert rank.next(protocol.RoundOpened()) == protocol.Export(cursor, "target")
