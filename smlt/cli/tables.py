@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from smlt.core import strict_json
+
 
 def print_json(document: Any) -> None:
     """One JSON document, and a line's end."""
-    print(json.dumps(document, indent=2, default=str))
+    print(strict_json.dumps(document, indent=2))
 
 
 def print_figures(rows: Sequence[Sequence[str]]) -> None:
