@@ -1,0 +1,354 @@
+"""What can go wrong between a Redis channel and its server ends in an error that says what, and never in a hang."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from smlt.backends.channels import redis_connect
+from smlt.backends.channels.redis import RedisChannel
+from smlt.core.errors import ChannelError, ConfigError, PeerLost
+from smlt.core.storage import Channel, ChannelSpec
+from smlt.testing.channel import PATIENCE_S, key_of
+from smlt.testing.team import Team
+from tests.support.redis_fake import FakeRedis
+from tests.support.valkey import HOST, Valkey, free_port, valkey
+
+COMMANDS = ("ping", "set", "get", "rpush", "expire", "blmove", "exists", "unlink")
+"""All that a channel needs."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Valkey]:
+    with valkey(tmp_path) as server:
+        yield server
+
+
+def spec_of(url: str, **options: object) -> ChannelSpec:
+    return ChannelSpec("redis", url, {"namespace": "test", **options})
+
+
+def name_of(rank: int, step: int = 0) -> str:
+    return f"{{test/{key_of(rank, step)}}}"
+
+
+@pytest.fixture
+def pair(server: Valkey) -> Iterator[tuple[Channel, Channel]]:
+    """A writer, rank 0, and a reader, rank 1."""
+    with RedisChannel(spec_of(server.url), 0, 0, 0) as writer, RedisChannel(spec_of(server.url), 0, 0, 1) as reader:
+        yield writer, reader
+
+
+# Getting in
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(ChannelError, match=r"cannot reach redis at 127.0.0.1:.*refused") as caught:
+        RedisChannel(spec_of(f"redis://{HOST}:{free_port()}"), 0, 0, 0)
+    assert "does the server run" in caught.value.hint
+
+
+def test_the_second_server_is_not_there(server: Valkey) -> None:
+    with pytest.raises(ChannelError, match="cannot reach"):
+        RedisChannel(spec_of(f"{server.url},redis://{HOST}:{free_port()}"), 0, 0, 0)
+    assert int(server.info("clients")["connected_clients"]) <= 2  # one that asks; perhaps one that leaves
+
+
+def test_no_such_socket(tmp_path: Path) -> None:
+    with pytest.raises(ChannelError, match=r"cannot reach redis at /.*No such file"):
+        RedisChannel(spec_of(f"unix://{tmp_path}/none"), 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "said"),
+    [
+        ("", "open sesame", None),
+        ("worker", "of many", None),
+        ("", "", "NOAUTH"),
+        ("", "guess", "WRONGPASS"),
+        ("worker", "open sesame", "WRONGPASS"),
+        ("nobody", "of many", "WRONGPASS"),
+    ],
+)
+def test_passwords(locked: Valkey, monkeypatch: pytest.MonkeyPatch, user: str, password: str, said: str | None) -> None:
+    monkeypatch.setenv("REDIS_PASSWORD", password)
+    url = locked.url.replace("//", f"//{user}@") if user else locked.url
+    spec = spec_of(url, **({"password_from": "REDIS_PASSWORD"} if password else {}))
+    if said is None:
+        with RedisChannel(spec, 0, 0, 0) as channel:
+            channel.put(key_of(0), [b"1"])
+            assert channel.get(key_of(0), timeout_s=PATIENCE_S) == b"1"
+            channel.discard(key_of(0))
+        return
+    with pytest.raises(ChannelError, match=said) as caught:
+        RedisChannel(spec, 0, 0, 0)
+    assert caught.value.hint
+    assert not password or password not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A server with a password, and with a user who may do what a channel does and nothing else."""
+    rights = ["~{test/*", *(f"+{command}" for command in COMMANDS)]
+    with valkey(tmp_path_factory.mktemp("locked"), "--requirepass", "open sesame") as server:
+        server.ask("ACL", "SETUSER", "worker", "on", ">of many", *rights, password="open sesame")
+        yield server
+
+
+def test_a_password_that_nobody_asked_for(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_PASSWORD", "secret")
+    with pytest.raises(ChannelError, match="refused AUTH") as caught:
+        RedisChannel(spec_of(server.url, password_from="REDIS_PASSWORD"), 0, 0, 0)
+    assert "it has no password" in caught.value.hint
+
+
+def test_a_password_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REDIS_PASSWORD", raising=False)
+    with pytest.raises(ConfigError, match="REDIS_PASSWORD is not set"):
+        RedisChannel(spec_of("redis://host", password_from="REDIS_PASSWORD"), 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "hint"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak Redis: it answered b'HTTP/1.1 400", "host and port"),
+        (b"\x15\x03\x03\x00\x02\x02\x16" + bytes(600), "does not speak Redis", "rediss://"),
+        (b"-LOADING Valkey is loading the dataset in memory\r\n", "refused PING: LOADING", "try again"),
+        (b"-DENIED Redis is running in protected mode\r\n", "refused PING: DENIED", "password"),
+        (b"-ERR max number of clients reached\r\n", "max number of clients", "maxclients"),
+        (b"-MOVED 7000 10.0.0.1:6379\r\n", "refused PING: MOVED", "cluster mode"),
+        (None, "closed the connection", "restart"),
+    ],
+)
+def test_other_answers_to_the_first_word(answer: bytes | None, said: str, hint: str) -> None:
+    with FakeRedis({"PING": answer}) as fake, pytest.raises(ChannelError, match=re.escape(said)) as caught:
+        RedisChannel(spec_of(fake.url), 0, 0, 0)
+    assert hint in caught.value.hint
+
+
+def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_connect, "STALL_S", 0.05)
+    with FakeRedis({"PING": b""}) as fake, pytest.raises(ChannelError, match="stood still"):
+        RedisChannel(spec_of(fake.url), 0, 0, 0)
+
+
+def test_a_server_that_is_too_old() -> None:
+    old = b"-ERR unknown command `BLMOVE`, with args beginning with: `{test/0/0/0/grad/0}:t`\r\n"
+    with (
+        FakeRedis({"BLMOVE": old, "GET": b"$-1\r\n"}) as fake,
+        RedisChannel(spec_of(fake.url), 0, 0, 0) as channel,
+        pytest.raises(ChannelError, match="unknown command") as caught,
+    ):
+        channel.get(key_of(0), timeout_s=PATIENCE_S)
+    assert "6.2" in caught.value.hint
+
+
+# Replies
+
+
+@pytest.mark.parametrize(
+    "reply", [b"$1\r\nn\r\n$100000\r\n" + bytes(5000), b"$1\r\nn\r\n$1000\r\n", b"$1\r\nn\r\n$10", b"$1\r", b""]
+)
+def test_a_reply_that_is_cut_off(reply: bytes) -> None:
+    with FakeRedis({"BLMOVE": reply, "GET": None}) as fake, RedisChannel(spec_of(fake.url), 0, 0, 0) as channel:
+        for _ in range(2):  # and nothing is tried again behind one's back
+            with pytest.raises(ChannelError, match="closed the connection") as caught:
+                channel.get(key_of(0), timeout_s=PATIENCE_S)
+            assert not isinstance(caught.value, PeerLost)
+
+
+@pytest.mark.parametrize("reply", [b"$1\r\nn\r\n$100000\r\n" + bytes(5000), b"$1\r\nn\r\n$10", b"$1\r"])
+def test_a_reply_that_does_not_go_on(reply: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_connect, "STALL_S", 0.05)
+    with (
+        FakeRedis({"BLMOVE": reply, "GET": b""}) as fake,
+        RedisChannel(spec_of(fake.url), 0, 0, 0) as channel,
+        pytest.raises(ChannelError, match="stood still"),
+    ):
+        channel.get_into(key_of(0), memoryview(bytearray(100_000)), timeout_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize("reply", [b"+OK\r\n", b"$x\r\n", b"hello\r\n", b"$-5\r\n", bytes(600)])
+def test_a_reply_that_is_none(reply: bytes) -> None:
+    with (
+        FakeRedis({"BLMOVE": reply, "GET": b"$-1\r\n"}) as fake,
+        RedisChannel(spec_of(fake.url), 0, 0, 0) as channel,
+        pytest.raises(ChannelError, match="does not speak Redis"),
+    ):
+        channel.get(key_of(0), timeout_s=PATIENCE_S)
+
+
+def test_a_wait_that_the_server_ended() -> None:
+    with (
+        FakeRedis({"BLMOVE": b"$-1\r\n", "GET": b"$-1\r\n"}) as fake,
+        RedisChannel(spec_of(fake.url), 0, 0, 0) as channel,
+        pytest.raises(ChannelError, match="stopped waiting"),
+    ):
+        channel.get(key_of(0), timeout_s=PATIENCE_S)
+
+
+# Refusals
+
+
+def test_a_server_that_is_full(server: Valkey, pair: tuple[Channel, Channel]) -> None:
+    writer, _ = pair
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+    writer.put(key_of(0), [bytes(1000)])
+    with pytest.raises(ChannelError, match=r"refused (SET|BLMOVE) of .*OOM") as caught:
+        writer.get(key_of(1), timeout_s=PATIENCE_S)
+    assert "maxmemory" in caught.value.hint
+
+
+def test_what_was_refused_is_told_while_something_else_is_waited_for() -> None:
+    with (
+        FakeRedis({"SET": b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "BLMOVE": b""}) as fake,
+        RedisChannel(spec_of(fake.url), 0, 0, 0) as channel,
+    ):
+        channel.put(key_of(0), [b"1"])
+        for _ in range(2):
+            with pytest.raises(ChannelError, match=r"refused SET of .*OOM"):
+                channel.get(key_of(1), timeout_s=PATIENCE_S)
+        with pytest.raises(ChannelError, match=r"refused SET of .*OOM"):
+            channel.put(key_of(0, 1), [b"1"])
+
+
+def test_a_value_that_the_server_finds_too_large(server: Valkey, pair: tuple[Channel, Channel]) -> None:
+    writer, _ = pair
+    server.ask("CONFIG", "SET", "proto-max-bulk-len", "1mb")
+    with pytest.raises(ChannelError, match="invalid bulk length"):
+        _put_often(writer, bytes(20_000_000))
+
+
+def test_a_user_who_may_not(locked: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_PASSWORD", "of many")
+    spec = ChannelSpec(
+        "redis",
+        locked.url.replace("//", "//worker@"),
+        {"namespace": "other", "password_from": "REDIS_PASSWORD"},
+    )
+    with RedisChannel(spec, 0, 0, 0) as channel, pytest.raises(ChannelError, match="NOPERM") as caught:
+        channel.get(key_of(0), timeout_s=PATIENCE_S)
+    assert "RPUSH" in caught.value.hint
+
+
+@pytest.mark.parametrize("command", [("SET", name_of(0), "0"), ("RPUSH", f"{name_of(0)}:t", "n")])
+def test_a_key_that_another_client_wrote(
+    server: Valkey, pair: tuple[Channel, Channel], command: tuple[str, ...]
+) -> None:
+    writer, _ = pair
+    server.ask(*command)
+    writer.put(key_of(0), [b"1"])
+    with pytest.raises(ChannelError, match="written already, by another client"):
+        writer.get(key_of(0, 1), timeout_s=PATIENCE_S)
+
+
+def test_a_strangers_token(server: Valkey, pair: tuple[Channel, Channel]) -> None:
+    server.ask("SET", f"{name_of(0)}:t", "something else")
+    with pytest.raises(ChannelError, match=r"refused BLMOVE of .*WRONGTYPE") as caught:
+        pair[1].get(key_of(0), timeout_s=PATIENCE_S)
+    assert "something else uses this key" in caught.value.hint
+
+
+def test_a_strangers_value(server: Valkey, pair: tuple[Channel, Channel]) -> None:
+    server.ask("RPUSH", name_of(0), "something else")
+    server.ask("RPUSH", f"{name_of(0)}:t", "n")
+    with pytest.raises(ChannelError, match=r"refused GET of .*WRONGTYPE"):
+        pair[1].get(key_of(0), timeout_s=PATIENCE_S)
+
+
+def test_a_value_that_was_evicted(server: Valkey, pair: tuple[Channel, Channel]) -> None:
+    writer, reader = pair
+    writer.put(key_of(0), [b"1"])
+    assert writer.get(key_of(0), timeout_s=PATIENCE_S) == b"1"
+    server.ask("DEL", name_of(0))
+    with pytest.raises(ChannelError, match="vanished") as caught:
+        reader.get(key_of(0), timeout_s=PATIENCE_S)
+    assert "noeviction" in caught.value.hint
+
+
+# Deaths
+
+
+def test_a_server_that_dies_while_a_value_is_waited_for(server: Valkey, pair: tuple[Channel, Channel]) -> None:
+    writer, reader = pair
+    with ThreadPoolExecutor(1) as pool:
+        value = pool.submit(reader.get, key_of(0), timeout_s=PATIENCE_S)
+        while server.info("clients")["blocked_clients"] != "1":
+            pass
+        server.kill()
+        with pytest.raises(ChannelError, match=r"closed the connection|broke") as caught:
+            value.result()
+    assert not isinstance(caught.value, PeerLost)
+    assert "new round" in caught.value.hint
+    with pytest.raises(ChannelError, match=r"closed the connection|broke"):
+        _put_often(writer, bytes(1_000_000))
+
+
+def test_a_server_that_was_restarted_is_not_talked_to_again(
+    tmp_path: Path, server: Valkey, pair: tuple[Channel, Channel]
+) -> None:
+    writer, reader = pair
+    writer.put(key_of(0), [b"1"])
+    assert reader.get(key_of(0), timeout_s=PATIENCE_S) == b"1"
+    reader.expect([key_of(0, 1)])
+    port = server.port
+    server.kill()
+    (tmp_path / "again").mkdir()
+    with valkey(tmp_path / "again", port=port) as again:
+        for _ in range(2):
+            with pytest.raises(ChannelError, match=r"closed the connection|broke"):
+                reader.get(key_of(0, 1), timeout_s=0)
+            with pytest.raises(ChannelError, match=r"closed the connection|broke"):
+                reader.get(key_of(0), timeout_s=0)
+        with RedisChannel(spec_of(again.url), 0, 1, 1) as fresh, pytest.raises(PeerLost):
+            fresh.get(key_of(0), timeout_s=0)
+
+
+def test_a_server_that_stands_still_is_waited_for(server: Valkey, pair: tuple[Channel, Channel]) -> None:
+    writer, reader = pair
+    reader.expect([key_of(0), key_of(0, 1)])
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        writer.put(key_of(0), [b"1"])
+        writer.put(key_of(0, 1), [b"2"])
+        for _ in range(3):
+            with pytest.raises(PeerLost):
+                reader.get(key_of(0), timeout_s=0.01)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert reader.get(key_of(0), timeout_s=PATIENCE_S) == b"1"
+    assert reader.get(key_of(0, 1), timeout_s=PATIENCE_S) == b"2"
+
+
+def test_a_writer_that_dies_in_the_middle_of_a_value(server: Valkey, pair: tuple[Channel, Channel]) -> None:
+    _, reader = pair
+    reader.expect([key_of(2), key_of(0)])
+    with Team(1) as team:
+        team.start(_write_half_and_die, server.port, name_of(2), member=0)
+        with pytest.raises(EOFError):
+            team.result(0)
+    with pytest.raises(PeerLost):
+        reader.get(key_of(2), timeout_s=0.05)
+    assert server.ask("EXISTS", name_of(2)) == 0
+    pair[0].put(key_of(0), [b"alive"])
+    assert reader.get(key_of(0), timeout_s=PATIENCE_S) == b"alive"
+
+
+def _put_often(writer: Channel, value: bytes) -> None:
+    for step in range(100):
+        writer.put(key_of(0, step), [value])
+
+
+def _write_half_and_die(port: int, name: str) -> None:
+    with socket.create_connection((HOST, port)) as connection:
+        connection.sendall(
+            b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$1000000\r\n" % (len(name), name.encode()) + bytes(500_000)
+        )
+        os.kill(os.getpid(), signal.SIGKILL)
