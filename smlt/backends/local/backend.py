@@ -6,15 +6,18 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, field_validator
 
+from smlt.backends.channels.redis_address import addresses_of
 from smlt.backends.file_store import UNLISTED
 from smlt.backends.process_launcher import ProcessLauncher
 from smlt.core.backend import Backend, BackendOptions, CheckResult, Launcher, Limits, RunPlace
 from smlt.core.catalog import Catalog, load_catalog
+from smlt.core.errors import ConfigError, SmltError
 from smlt.core.job import Seconds
 from smlt.core.storage import ChannelSpec, StoreSpec
 from smlt.core.units import format_bytes
@@ -25,6 +28,8 @@ FRAMEWORKS = ("torch", "tensorflow")
 class LocalOptions(BackendOptions):
     """`[backend]` of the local backend."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # a URL may have a password in it, though it is refused
+
     function_time_limit: Seconds | None = Field(
         None, description="kill a function after this long, as a cloud would; for example 20s"
     )
@@ -33,6 +38,27 @@ class LocalOptions(BackendOptions):
     )
     max_workers: int = Field(64, ge=1, description="most processes at once")
     usd_per_gib_s: float = Field(0.0, ge=0.0, description="a made-up price of memory, for trying a budget at home")
+    redis_url: str | None = Field(
+        None,
+        description="for the channel redis: a server, or several separated by commas; without a password",
+        examples=["redis://localhost:6379"],
+    )
+    redis_password_from: str | None = Field(
+        None, description="the environment variable that holds the password", examples=["REDIS_PASSWORD"]
+    )
+    redis_ca_file: Path | None = Field(
+        None, description="certificates to trust for rediss:// URLs, instead of the system's", examples=["ca.pem"]
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_a_url(cls, url: str | None) -> str | None:
+        try:
+            if url is not None:
+                addresses_of(url)
+        except ConfigError as error:
+            raise ValueError(f"{error.message} ({error.hint})") from None
+        return url
 
 
 class LocalBackend(Backend[LocalOptions]):
@@ -72,14 +98,21 @@ class LocalBackend(Backend[LocalOptions]):
         return StoreSpec("file", (place.runs_dir.absolute() / place.run).as_uri())
 
     def channels(self, place: RunPlace) -> Mapping[str, ChannelSpec]:
-        """Shared memory, or files."""
+        """Shared memory, a Redis server where one is named, or files."""
         from smlt.backends.channels import shared_memory
         from smlt.backends.channels.object import spec_for
 
         return {
             "shared_memory": shared_memory.spec_for(place),
+            **({"redis": self._redis(place)} if self.options.redis_url else {}),
             "object": spec_for(StoreSpec("file", _channel_folder(place).as_uri())),
         }
+
+    def _redis(self, place: RunPlace) -> ChannelSpec:
+        from smlt.backends.channels import redis
+
+        options = self.options
+        return redis.spec_for(place, options.redis_url or "", options.redis_password_from, options.redis_ca_file)
 
     def threads_for(self, workers: int) -> int:
         """The option `worker_threads`, or an equal share of the cores."""
@@ -90,6 +123,7 @@ class LocalBackend(Backend[LocalOptions]):
         return [
             CheckResult("cores", "pass", f"{cores()} at hand"),
             _shared_memory(),
+            *([_answers(self._redis(RunPlace("check", Path())))] if self.options.redis_url else []),
             *(_framework(name) for name in FRAMEWORKS),
         ]
 
@@ -102,6 +136,11 @@ class LocalBackend(Backend[LocalOptions]):
         if folder.is_dir():
             shutil.rmtree(folder)
             removed.append(str(folder))
+        if self.options.redis_url:
+            from smlt.backends.channels import redis
+
+            with suppress(SmltError):  # a server that cannot be reached forgets them by itself
+                removed += redis.sweep(self._redis(place))
         return removed
 
 
@@ -128,6 +167,16 @@ def _shared_memory() -> CheckResult:
         return CheckResult("shared memory", "pass", "no /dev/shm: files of the run's folder are shared instead")
     free = format_bytes(shutil.disk_usage(SHARED_MEMORY).free)
     return CheckResult("shared memory", "pass", f"{free} free in /dev/shm; more goes to the run's folder")
+
+
+def _answers(spec: ChannelSpec) -> CheckResult:
+    from smlt.backends.channels import redis
+
+    try:
+        redis.probe(spec)
+    except SmltError as error:
+        return CheckResult("redis", "fail", error.message, error.hint or "is it the right server?")
+    return CheckResult("redis", "pass", f"{spec.url} answers")
 
 
 def _framework(name: str) -> CheckResult:

@@ -30,11 +30,12 @@ def smlt_stores() -> Mapping[str, Entry]:
 
 @hookimpl
 def smlt_channels() -> Mapping[str, Entry]:
-    """Channels of one machine."""
+    """Channels of one machine, and Redis, which any backend may offer."""
     return {
         "shared_memory": Entry(
             "smlt.backends.channels.shared_memory:SharedMemoryChannel", summary="memory that processes share"
         ),
+        "redis": Entry("smlt.backends.channels.redis:RedisChannel", summary="a Redis or Valkey server"),
         "object": Entry(
             "smlt.backends.channels.object:ObjectChannel", summary="an object store, and nothing beside it"
         ),
