@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from smlt.core.errors import TaskError
 from smlt.core.task import Array
+from smlt.frameworks.blame import overridden
+from smlt.frameworks.hooks import check_pairs, checked_prepared
 from smlt.frameworks.keras import defaults
-from smlt.frameworks.keras.blame import overridden
 from smlt.frameworks.keras.names import model_names
 from smlt.frameworks.keras.task import KerasTask
 
@@ -23,10 +24,7 @@ def check_hooks(task: KerasTask) -> None:
     for hook in ("build_model", "train_data"):
         if not overridden(task, hook, KerasTask):
             raise TaskError(f"{name} has no {hook}", f"define {hook} in {name}; see the docstring of KerasTask.{hook}")
-    if overridden(task, "state", KerasTask) != overridden(task, "load_state", KerasTask):
-        raise TaskError(f"{name} has one of state and load_state", "define both, or neither")
-    if isinstance(task.eval_batch, bool) or not isinstance(task.eval_batch, int) or task.eval_batch < 1:
-        raise TaskError(f"{name}.eval_batch is {task.eval_batch!r}", "it is a number of examples, at least 1")
+    check_pairs(task, KerasTask, task.eval_batch)
 
 
 def check_model(task: KerasTask, model: Any) -> None:
@@ -66,15 +64,4 @@ def trained_variables(model: Any) -> list[Any]:
 
 def check_prepared(prepared: Any) -> Mapping[str, Array] | None:
     """What `prepare_data` returned, as arrays; raises TaskError for anything else."""
-    if prepared is None:
-        return None
-    hint = "return arrays or tensors by name, or None"
-    if not isinstance(prepared, Mapping):
-        raise TaskError(f"prepare_data returned a {type(prepared).__name__}", hint)
-    arrays: dict[str, Array] = {}
-    for name, value in prepared.items():
-        array = np.asarray(value) if tf.is_tensor(value) else value
-        if not isinstance(name, str) or not isinstance(array, np.ndarray) or array.dtype.hasobject:
-            raise TaskError(f"prepare_data returned {name!r}: {type(value).__name__}", hint)
-        arrays[name] = array
-    return arrays
+    return checked_prepared(prepared, lambda value: np.asarray(value) if tf.is_tensor(value) else value)

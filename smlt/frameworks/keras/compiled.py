@@ -9,7 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from smlt.core.errors import TaskError
-from smlt.frameworks.keras.blame import Frame, GraphError
+from smlt.frameworks.blame import Frame
+from smlt.frameworks.keras.blame import GraphError
 
 UNREPEATABLE = frozenset(
     {"RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal", "RandomGamma", "RandomShuffle"}

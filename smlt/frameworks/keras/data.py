@@ -12,6 +12,7 @@ import tensorflow as tf
 from smlt.core.errors import TaskError
 from smlt.core.task import Array, Indices, seed_of
 from smlt.core.units import format_bytes
+from smlt.frameworks.hooks import checked_order
 from smlt.frameworks.keras.blame import blame
 from smlt.frameworks.keras.seeding import seed_item
 
@@ -112,15 +113,8 @@ def epoch_order(task: KerasTask, examples: int, epoch: int) -> Indices:
     seed = seed_of(task.context.seed, epoch)
     seed_item(seed)
     with blame(task, "sampler"):
-        order = np.asarray(task.sampler(np.random.default_rng(seed), epoch))
-    hint = f"return indices from 0 to {examples - 1}, as a list or an array"
-    if order.ndim != 1 or not np.issubdtype(order.dtype, np.integer):
-        raise TaskError(f"sampler returned {order.dtype}{list(order.shape)} instead of a sequence of indices", hint)
-    if not order.size:
-        raise TaskError(f"sampler returned no indices for epoch {epoch}", hint)
-    if order.min() < 0 or order.max() >= examples:
-        raise TaskError(f"sampler returned indices from {order.min()} to {order.max()}", hint)
-    return order.astype(np.int64)
+        returned = np.asarray(task.sampler(np.random.default_rng(seed), epoch))
+    return checked_order(returned, examples, epoch)
 
 
 def _materialised(task: KerasTask, hook: str, dataset: Any) -> Any:

@@ -8,9 +8,6 @@ import numpy as np
 
 from smlt.core.task import Array, seed_of
 
-EVALUATION = 1 << 62
-"""Stands for the epoch in the seeds of evaluation, so that they meet those of no training epoch."""
-
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, numpy's legacy, TensorFlow's and Keras' global generators, from the lowest 32 bits."""

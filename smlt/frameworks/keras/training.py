@@ -22,8 +22,9 @@ from smlt.core.task import (
     TaskShape,
     TrainingTask,
 )
+from smlt.frameworks.blame import overridden
 from smlt.frameworks.keras import checks, defaults, environment, seeding
-from smlt.frameworks.keras.blame import blame, overridden
+from smlt.frameworks.keras.blame import blame
 from smlt.frameworks.keras.buffers import Buffers
 from smlt.frameworks.keras.data import Batches, batches_of, epoch_order
 from smlt.frameworks.keras.evaluation import Evaluation

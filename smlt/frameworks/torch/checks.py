@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from smlt.core.errors import TaskError, nearest
 from smlt.core.task import Array
-from smlt.frameworks.torch.blame import overridden
+from smlt.frameworks.blame import overridden
+from smlt.frameworks.hooks import check_pairs, checked_prepared
 from smlt.frameworks.torch.task import TorchTask
 
 INTERVALS = ("step", "epoch")
@@ -32,8 +32,7 @@ def check_hooks(task: TorchTask) -> None:
         raise TaskError(f"{name} has no training_step", "define training_step(self, model, batch), or loop(self, ctx)")
     if overridden(task, "eval_data", TorchTask) and not overridden(task, "eval_step", TorchTask):
         raise TaskError(f"{name} has eval_data but no eval_step", "define eval_step(self, model, batch)")
-    if overridden(task, "state", TorchTask) != overridden(task, "load_state", TorchTask):
-        raise TaskError(f"{name} has one of state and load_state", "define both, or neither")
+    check_pairs(task, TorchTask, task.eval_batch)
     if task.scheduler_interval not in INTERVALS:
         raise TaskError(
             f"{name}.scheduler_interval is {task.scheduler_interval!r}",
@@ -41,8 +40,6 @@ def check_hooks(task: TorchTask) -> None:
         )
     if has_loop(task) and task.context.micro_batch is not None:
         raise TaskError("[train].micro_batch has no meaning for a loop of your own", "remove it, or use training_step")
-    if isinstance(task.eval_batch, bool) or not isinstance(task.eval_batch, int) or task.eval_batch < 1:
-        raise TaskError(f"{name}.eval_batch is {task.eval_batch!r}", "it is a number of examples, at least 1")
 
 
 def check_model(model: Any) -> nn.Module:
@@ -63,15 +60,4 @@ def check_model(model: Any) -> nn.Module:
 
 def check_prepared(prepared: Any) -> Mapping[str, Array] | None:
     """What `prepare_data` returned, as arrays; raises TaskError for anything else."""
-    if prepared is None:
-        return None
-    hint = "return arrays or tensors by name, or None"
-    if not isinstance(prepared, Mapping):
-        raise TaskError(f"prepare_data returned a {type(prepared).__name__}", hint)
-    arrays: dict[str, Array] = {}
-    for name, value in prepared.items():
-        array = value.detach().numpy() if isinstance(value, Tensor) else value
-        if not isinstance(name, str) or not isinstance(array, np.ndarray) or array.dtype.hasobject:
-            raise TaskError(f"prepare_data returned {name!r}: {type(value).__name__}", hint)
-        arrays[name] = array
-    return arrays
+    return checked_prepared(prepared, lambda value: value.detach().numpy() if isinstance(value, Tensor) else value)

@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 
 from smlt.core.errors import TaskError
 from smlt.core.task import Indices, seed_of
+from smlt.frameworks.hooks import checked_order
 from smlt.frameworks.torch.blame import blame
 from smlt.frameworks.torch.seeding import seed_everything
 
@@ -76,12 +77,5 @@ def epoch_order(task: TorchTask, examples: int, epoch: int) -> Indices:
     seed = seed_of(task.context.seed, epoch)
     seed_everything(seed)
     with blame(task, "sampler"):
-        order = np.asarray(task.sampler(np.random.default_rng(seed), epoch))
-    hint = f"return indices from 0 to {examples - 1}, as a list, array or tensor"
-    if not order.size:
-        raise TaskError(f"sampler returned no indices for epoch {epoch}", hint)
-    if order.ndim != 1 or not np.issubdtype(order.dtype, np.integer):
-        raise TaskError(f"sampler returned {order.dtype}{list(order.shape)} instead of a sequence of indices", hint)
-    if order.min() < 0 or order.max() >= examples:
-        raise TaskError(f"sampler returned indices from {order.min()} to {order.max()}", hint)
-    return order.astype(np.int64)
+        returned = np.asarray(task.sampler(np.random.default_rng(seed), epoch))
+    return checked_order(returned, examples, epoch)

@@ -7,9 +7,6 @@ import random
 import numpy as np
 import torch
 
-EVALUATION = 1 << 62
-"""Stands for the epoch in the seeds of evaluation, so that they meet those of no training epoch."""
-
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, numpy's legacy and torch's default generator; about 15 us.

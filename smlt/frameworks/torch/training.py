@@ -19,9 +19,10 @@ from smlt.core.task import (
     TaskShape,
     TrainingTask,
 )
+from smlt.frameworks.blame import overridden
 from smlt.frameworks.torch import checks, evaluation, export, seeding
 from smlt.frameworks.torch import state as states
-from smlt.frameworks.torch.blame import blame, overridden
+from smlt.frameworks.torch.blame import blame
 from smlt.frameworks.torch.data import Batches, epoch_order
 from smlt.frameworks.torch.flat import GradientViews
 from smlt.frameworks.torch.loop import LoopSteps
