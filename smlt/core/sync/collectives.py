@@ -10,7 +10,7 @@ import numpy as np
 
 from smlt.core.errors import PeerLost, ProtocolError
 from smlt.core.storage import Channel, ChannelKey
-from smlt.core.sync.buckets import ContributionLayout, Span
+from smlt.core.sync.buckets import ContributionLayout
 from smlt.core.sync.header import Header, merge
 from smlt.core.task import Array, Region
 
@@ -18,6 +18,9 @@ Patience = Callable[[str, int], None]
 """Called with what is waited for and whose it is, whenever waiting has taken another while; raises to give up."""
 
 WAIT_SLICE_S = 0.2
+
+CACHED_BYTES = 256 << 10
+"""Of each operand; sums of such pieces stay in a core's cache until they are copied."""
 
 
 class Collective(ABC):
@@ -126,31 +129,36 @@ class ScatterReduce(Collective):
     def _reduce_own_shard(self, step: int, own: memoryview) -> Header:
         spans = self._shards[self._rank]
         shard = self._reduced[step % 2]
-        totals = self._layout.shard_arrays(shard, spans)
-        headers, first = [], own
-        for peer in range(self._world_size):
-            value = own if peer == self._rank else self._read(step, "grad", peer, self._layout.size_bytes)
-            headers.append(Header.unpack(value))
-            if peer == 0:
-                first = value
-                continue
-            for span, total in zip(spans, totals, strict=True):
-                before = self._piece(first, span, total) if peer == 1 else total
-                np.add(before, self._piece(value, span, total), out=total)
-        merged = merge(headers)
+        values = [
+            own if peer == self._rank else self._read(step, "grad", peer, self._layout.size_bytes)
+            for peer in range(self._world_size)
+        ]
+        for span, total in zip(spans, self._layout.shard_arrays(shard, spans), strict=True):
+            parts = [np.frombuffer(value, total.dtype, span.elements, span.offset_bytes) for value in values]
+            self._add_up(parts, total, self._sums[span.region][span.start : span.start + span.elements])
+        merged = merge([Header.unpack(value) for value in values])
         merged.pack_into(shard)
         self._channel.put(self._key(step, "sum", self._rank), [shard])
         return merged
 
     @staticmethod
-    def _piece(value: memoryview, span: Span, like: Array) -> Array:
-        return np.frombuffer(value, like.dtype, span.elements, span.offset_bytes)
+    def _add_up(parts: Sequence[Array], total: Array, copy: Array) -> None:
+        """Sum parts in their order, into `total` and into `copy`, so much at a time as a core's cache holds."""
+        stride = max(1, CACHED_BYTES // total.itemsize)
+        for start in range(0, len(total), stride):
+            piece = slice(start, start + stride)
+            np.add(parts[0][piece], parts[1][piece], out=total[piece])
+            for part in parts[2:]:
+                np.add(total[piece], part[piece], out=total[piece])
+            copy[piece] = total[piece]
 
     def _collect(self, step: int) -> None:
+        own = self._reduced[step % 2][: Header.SIZE]
         for owner, spans in enumerate(self._shards):
-            size = self._layout.shard_bytes(spans)
-            value = self._reduced[step % 2] if owner == self._rank else self._read(step, "sum", owner, size)
-            if value[: Header.SIZE] != self._reduced[step % 2][: Header.SIZE]:  # by bytes: a NaN equals itself
+            if owner == self._rank:
+                continue
+            value = self._read(step, "sum", owner, self._layout.shard_bytes(spans))
+            if value[: Header.SIZE] != own:  # by bytes: a NaN equals itself
                 raise ProtocolError(f"rank {owner} merged other headers at step {step}")
             for span, piece in zip(spans, self._layout.shard_arrays(value, spans), strict=True):
                 np.copyto(self._sums[span.region][span.start : span.start + span.elements], piece)
