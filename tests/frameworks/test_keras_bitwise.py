@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_fleet import Fleet, raw
+from fleet import Fleet, raw
 from keras_models import Classifier, SumClassifier, Unused
 
 from smlt.core.task import Array, seed_of

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_fleet import HERE, Fleet
+from fleet import HERE, Fleet
 from keras_models import Classifier, points
 
 from smlt.core.errors import TaskError
@@ -21,11 +21,16 @@ from smlt.frameworks.keras.environment import start
 ROWS = np.array([3, 0, 36], np.int64)
 
 
+@pytest.fixture(autouse=True)
+def _started() -> None:
+    """TensorFlow has its threads before a test makes a tensor, whichever test comes first."""
+    start(TaskContext({}, 3, 0, 1, HERE))
+
+
 def given(data: Any, seed: int = 3) -> Batches:
     """Batches of what train_data returns."""
     task = Classifier()
     task.context = TaskContext({}, seed, 0, 1, HERE)
-    start(task.context)
     return batches_of(task, "train_data", data)
 
 

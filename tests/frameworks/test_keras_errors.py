@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fleet import Fleet
 from keras import layers
-from keras_fleet import Fleet
 from keras_models import Classifier, Judged, cross_entropy, points
 
 from smlt.core.errors import SmltError, TaskError

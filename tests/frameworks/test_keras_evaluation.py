@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from fleet import Fleet, whole
 from keras import layers, ops
-from keras_fleet import Fleet, whole
 from keras_models import Classifier, MaskedTokens, Normed, SumClassifier, points
 
 from smlt.core.errors import TaskError

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from fleet import Fleet, raw, whole
 from keras import layers
-from keras_fleet import Fleet, raw, whole
 from keras_models import Classifier, MaskedTokens, Normed, SumClassifier, cross_entropy, points
 
 from smlt.core.errors import TaskError

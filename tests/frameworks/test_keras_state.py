@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fleet import Fleet, copied, raw, whole
 from keras import layers
-from keras_fleet import Fleet, copied, raw, whole
 from keras_models import Classifier, Normed, cross_entropy
 from safetensors.numpy import save_file
 

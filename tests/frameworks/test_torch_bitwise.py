@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fleet import Fleet, raw
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch_fleet import Fleet, raw
 from torch_models import Classifier, MaskedTokens, Normed, SumClassifier
 
 from smlt.core.task import Loss, seed_of

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from fleet import Fleet
 from torch import nn
 from torch.nn.functional import cross_entropy, embedding
-from torch_fleet import Fleet
 from torch_models import Classifier
 
 from smlt.core.errors import SmltError, TaskError

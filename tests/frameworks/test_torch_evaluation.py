@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fleet import Fleet, whole
 from torch import nn
-from torch_fleet import Fleet, whole
 from torch_models import Classifier, Normed, points
 
 from smlt.core.errors import TaskError

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from fleet import Fleet, raw, whole
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from torch_fleet import Fleet, raw, whole
 from torch_models import Gan, Normed, Regression
 
 from smlt.core.errors import TaskError

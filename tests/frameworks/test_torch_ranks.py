@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fleet import Fleet, raw, whole
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch_fleet import Fleet, raw, whole
 from torch_models import Classifier, MaskedTokens, Normed, SumClassifier
 
 from smlt.core.errors import TaskError

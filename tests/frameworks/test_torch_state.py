@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fleet import Fleet, copied, raw, whole
 from safetensors.numpy import save_file
 from torch import nn
 from torch.optim import Optimizer
@@ -23,7 +24,6 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
     SequentialLR,
 )
-from torch_fleet import Fleet, copied, raw, whole
 from torch_models import Classifier, MaskedTokens, Normed, TinyBert
 
 from smlt.core.errors import TaskError

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smlt.core.task import Array, EvalPart, State, StepLoss, StepWork, TaskContext, TaskShape
-from smlt.frameworks.keras import KerasTask
-from smlt.frameworks.keras.training import KerasTraining
+from smlt.core.task import Array, EvalPart, State, StepLoss, StepWork, TaskContext, TaskShape, UserTask
 
 HERE = Path(__file__).parent
 
@@ -19,12 +17,12 @@ class Fleet:
     """Ranks of one task, at one step."""
 
     def __init__(
-        self, task: type[KerasTask], ranks: int = 1, batch: int = 8, steps: int = 12, seed: int = 3, **context: Any
+        self, task: type[UserTask], ranks: int = 1, batch: int = 8, steps: int = 12, seed: int = 3, **context: Any
     ) -> None:
         self.batch, self.steps, self.step, self.epoch, self.position = batch, steps, 0, 0, 0
         self.losses: list[StepLoss] = []
-        self.tasks: list[KerasTask] = []
-        self.ranks: list[KerasTraining] = []
+        self.tasks: list[Any] = []
+        self.ranks: list[Any] = []
         self.shapes: list[TaskShape] = []
         for rank in range(ranks):
             user = task()
@@ -37,7 +35,6 @@ class Fleet:
                 **{k: v for k, v in context.items() if k != "params"},
             )
             training = user.adapt()
-            assert isinstance(training, KerasTraining)
             prepared = training.prepare() or {}
             self.shapes.append(training.build(prepared, lambda _: steps))
             self.tasks.append(user)
@@ -99,6 +96,11 @@ class Fleet:
             rank.load_shared_state(copied(other.ranks[0].shared_state()))
         self.step, self.epoch, self.position = other.step, other.epoch, other.position
         return self
+
+    def close(self) -> None:
+        """End loops."""
+        for rank in self.ranks:
+            rank.close()
 
 
 def copied(state: State) -> State:
