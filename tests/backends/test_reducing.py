@@ -1,0 +1,59 @@
+"""The reducing channel keeps the contract on a real store: over TCP, and over a Unix socket."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from smlt.backends.channels.reducing import ReducingChannel
+from smlt.core.storage import ChannelSpec
+from smlt.testing.channel import MEMBERS, PATIENCE_S, ChannelContract, Connect, OpenChannel, key_of
+from smlt.testing.team import Team
+from tests.support.reducing import ServedStore, served_store
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Team]:
+    """One team for all classes: its processes take longer to start than most tests to run."""
+    with Team(MEMBERS) as team:
+        yield team
+
+
+class ReducingContract(ChannelContract):
+    large_value_bytes = 50 * 2**20
+    steps = 10
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def team(cls, processes: Team) -> Team:
+        return processes
+
+    @pytest.fixture
+    def spec(self, store: ServedStore) -> ChannelSpec:
+        return store.spec(f"test-{next(_numbers)}")
+
+    @pytest.fixture
+    def open_channel(self, spec: ChannelSpec) -> OpenChannel:
+        return functools.partial(ReducingChannel, spec)
+
+
+class TestOverTcp(ReducingContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def store(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStore]:
+        with served_store(tmp_path_factory.mktemp("store")) as store:
+            yield store
+
+
+class TestOverAUnixSocket(ReducingContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def store(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStore]:
+        folder = tmp_path_factory.mktemp("store")
+        with served_store(folder, listen=f"unix:{folder}/store") as store:
+            yield store
