@@ -185,6 +185,17 @@ def test_a_reply_that_is_none(reply: bytes) -> None:
         channel.get(key_of(0), timeout_s=PATIENCE_S)
 
 
+def test_what_comes_behind_a_failure_is_no_reply() -> None:
+    behind = b"$1\r\nn\r\n$1\r\nx\r\n"
+    with (
+        FakeRedis({"BLMOVE": b"-WRONGTYPE\r\n" + behind, "GET": b""}) as fake,
+        RedisChannel(spec_of(fake.url), 0, 0, 0) as channel,
+    ):
+        for timeout_s in (PATIENCE_S, PATIENCE_S, 0):
+            with pytest.raises(ChannelError, match="WRONGTYPE"):
+                channel.get(key_of(0), timeout_s=timeout_s)
+
+
 def test_a_wait_that_the_server_ended() -> None:
     with (
         FakeRedis({"BLMOVE": b"$-1\r\n", "GET": b"$-1\r\n"}) as fake,
@@ -206,9 +217,13 @@ def test_a_server_that_is_full(server: Valkey, pair: tuple[Channel, Channel]) ->
     assert "maxmemory" in caught.value.hint
 
 
-def test_what_was_refused_is_told_while_something_else_is_waited_for() -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_what_was_refused_is_told_while_something_else_is_waited_for(together: bool) -> None:
+    answers = {"SET": b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "BLMOVE": b""}
+    if together:
+        answers |= {"SET": answers["SET"] + b":1\r\n:1\r\n", "RPUSH": b"", "EXPIRE": b""}
     with (
-        FakeRedis({"SET": b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "BLMOVE": b""}) as fake,
+        FakeRedis(answers) as fake,
         RedisChannel(spec_of(fake.url), 0, 0, 0) as channel,
     ):
         channel.put(key_of(0), [b"1"])
@@ -291,8 +306,9 @@ def test_a_server_that_dies_while_a_value_is_waited_for(server: Valkey, pair: tu
         _put_often(writer, bytes(1_000_000))
 
 
+@pytest.mark.parametrize("first", [0, 1, 2])
 def test_a_server_that_was_restarted_is_not_talked_to_again(
-    tmp_path: Path, server: Valkey, pair: tuple[Channel, Channel]
+    tmp_path: Path, server: Valkey, pair: tuple[Channel, Channel], first: int
 ) -> None:
     writer, reader = pair
     writer.put(key_of(0), [b"1"])
@@ -302,11 +318,10 @@ def test_a_server_that_was_restarted_is_not_talked_to_again(
     server.kill()
     (tmp_path / "again").mkdir()
     with valkey(tmp_path / "again", port=port) as again:
-        for _ in range(2):
-            with pytest.raises(ChannelError, match=r"closed the connection|broke"):
-                reader.get(key_of(0, 1), timeout_s=0)
-            with pytest.raises(ChannelError, match=r"closed the connection|broke"):
-                reader.get(key_of(0), timeout_s=0)
+        for step in (first, 0, 1, 2):
+            for timeout_s in (0, 0.01):
+                with pytest.raises(ChannelError, match=r"closed the connection|broke"):
+                    reader.get(key_of(0, step), timeout_s=timeout_s)
         with RedisChannel(spec_of(again.url), 0, 1, 1) as fresh, pytest.raises(PeerLost):
             fresh.get(key_of(0), timeout_s=0)
 

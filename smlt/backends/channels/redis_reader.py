@@ -18,7 +18,7 @@ from smlt.backends.channels.redis_writer import TOKENS
 from smlt.backends.channels.resp import RefusedError, Replies, command
 from smlt.core.errors import ChannelError
 
-WINDOW = 8
+WINDOW = 16
 """Most values asked for ahead: so many may lie in the server's output buffer, or in the kernel's, at once."""
 
 LOOK_ABOUT_S = 0.05
@@ -101,21 +101,18 @@ class Reader:
 
     def _turn_to(self, name: bytes) -> None:
         """Give up what was asked for; announced values will be asked for again, after this one."""
+        if self._asked:
+            self._exists(name)  # raises if this server is gone, or another by now: then nothing is asked again
+            another = self._connect()
+            self._wire.close()
+            self._use(another)
         if self._is_aside:
             self._asked.popleft()
             self._is_aside = False
-            self._hang_up()
-        elif self._asked:
-            self._hang_up()
         self._announced.extendleft(reversed(self._asked))
         self._asked.clear()
         if name in self._announced:
             self._announced.remove(name)
-
-    def _hang_up(self) -> None:
-        self._wire.wait(0)  # raises if this connection has failed: then none is put in its place
-        self._wire.close()
-        self._use(self._connect())
 
     def _look(self, name: bytes) -> Found | None:
         """Whether a value is there now."""

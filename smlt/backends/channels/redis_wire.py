@@ -47,14 +47,19 @@ class Wire:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self._socket.setsockopt(socket.SOL_SOCKET, option, limit)
 
+    def check(self) -> None:
+        """Raise what it has failed with, if it has."""
+        if self._failure is not None:
+            raise ChannelError(self._failure.message, self._failure.hint)
+
     def wait(self, timeout_s: float) -> bool:
         """Wait until there may be something to receive."""
-        self._check()
+        self.check()
         return bool(self._poll.poll(timeout_s * 1000))
 
     def send(self, parts: Sequence[Buffer]) -> None:
         """Send all of the parts, none of them copied first."""
-        self._check()
+        self.check()
         left = [view.cast("B") for part in parts if (view := memoryview(part)).nbytes]
         try:
             while left:
@@ -64,7 +69,7 @@ class Wire:
 
     def receive_now(self, out: memoryview) -> int:
         """Receive what is there, into the start of `out`; 0 for nothing yet."""
-        self._check()
+        self.check()
         try:
             count = self._receive_some(out)
         except OSError as error:
@@ -75,7 +80,7 @@ class Wire:
 
     def receive_all(self, out: memoryview) -> None:
         """Receive until `out` is full."""
-        self._check()
+        self.check()
         done = 0
         try:
             while done < out.nbytes:
@@ -107,10 +112,6 @@ class Wire:
             f"{self.name} stood still for {self.stall_s:g} s in the middle of a transfer",
             "is it overloaded, or the network down?",
         )
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise ChannelError(self._failure.message, self._failure.hint)
 
     def _broken(self, error: OSError, last_words: str = "") -> ChannelError:
         if isinstance(error, BlockingIOError | TimeoutError):
@@ -160,7 +161,7 @@ class TlsWire(Wire):
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until there may be something to receive."""
-        self._check()
+        self.check()
         return self._socket.pending() > 0 or super().wait(timeout_s)
 
     def _send_some(self, left: list[memoryview]) -> None:

@@ -82,8 +82,9 @@ class Writer:
         """Look at the replies that have come.
 
         Raises:
-            ChannelError: the server refused something, or somebody else wrote a key of ours.
+            ChannelError: the connection failed, the server refused something, or another client wrote a key of ours.
         """
+        self._wire.check()
         if self._awaited and self._replies.arrived(0):
             self._take()
             while self._awaited and self._replies.has_begun():

@@ -54,6 +54,7 @@ class Replies:
 
     def arrived(self, timeout_s: float) -> bool:
         """Wait until something of the next reply is here; False if nothing came in this time."""
+        self._wire.check()  # what is in memory behind a failure is nobody's reply
         deadline = None
         while not self.has_begun():
             if self._read():
@@ -67,6 +68,7 @@ class Replies:
 
     def line(self) -> bytes:
         """The next line, without its end; raises `ChannelError` if the server stops in the middle."""
+        self._wire.check()
         while not self.has_begun() or (at := self._window.find(LINE_END, self._start, self._end)) < 0:
             if self._end - self._start == len(self._window):
                 raise self._wire.fail(self._nonsense(bytes(self._window)))

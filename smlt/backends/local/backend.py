@@ -108,12 +108,6 @@ class LocalBackend(Backend[LocalOptions]):
             "object": spec_for(StoreSpec("file", _channel_folder(place).as_uri())),
         }
 
-    def _redis(self, place: RunPlace) -> ChannelSpec:
-        from smlt.backends.channels import redis
-
-        options = self.options
-        return redis.spec_for(place, options.redis_url or "", options.redis_password_from, options.redis_ca_file)
-
     def threads_for(self, workers: int) -> int:
         """The option `worker_threads`, or an equal share of the cores."""
         return self.options.worker_threads or super().threads_for(workers)
@@ -123,7 +117,7 @@ class LocalBackend(Backend[LocalOptions]):
         return [
             CheckResult("cores", "pass", f"{cores()} at hand"),
             _shared_memory(),
-            *([_answers(self._redis(RunPlace("check", Path())))] if self.options.redis_url else []),
+            *([self._check_redis()] if self.options.redis_url else []),
             *(_framework(name) for name in FRAMEWORKS),
         ]
 
@@ -142,6 +136,21 @@ class LocalBackend(Backend[LocalOptions]):
             with suppress(SmltError):  # a server that cannot be reached forgets them by itself
                 removed += redis.sweep(self._redis(place))
         return removed
+
+    def _redis(self, place: RunPlace) -> ChannelSpec:
+        from smlt.backends.channels import redis
+
+        options = self.options
+        return redis.spec_for(place, options.redis_url or "", options.redis_password_from, options.redis_ca_file)
+
+    def _check_redis(self) -> CheckResult:
+        from smlt.backends.channels import redis
+
+        try:
+            redis.probe(self._redis(RunPlace("check", Path())))
+        except SmltError as error:
+            return CheckResult("redis", "fail", error.message, error.hint or "is it the right server?")
+        return CheckResult("redis", "pass", f"{self.options.redis_url} answers")
 
 
 def _channel_folder(place: RunPlace) -> Path:
@@ -167,16 +176,6 @@ def _shared_memory() -> CheckResult:
         return CheckResult("shared memory", "pass", "no /dev/shm: files of the run's folder are shared instead")
     free = format_bytes(shutil.disk_usage(SHARED_MEMORY).free)
     return CheckResult("shared memory", "pass", f"{free} free in /dev/shm; more goes to the run's folder")
-
-
-def _answers(spec: ChannelSpec) -> CheckResult:
-    from smlt.backends.channels import redis
-
-    try:
-        redis.probe(spec)
-    except SmltError as error:
-        return CheckResult("redis", "fail", error.message, error.hint or "is it the right server?")
-    return CheckResult("redis", "pass", f"{spec.url} answers")
 
 
 def _framework(name: str) -> CheckResult:
