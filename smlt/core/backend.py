@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -235,6 +236,11 @@ class Backend(ABC, Generic[OptionsT]):
                 f"[sync].channel: backend {self.name!r} has no channel {name!r}", nearest(name, list(offered))
             )
         return chosen, offered[chosen]
+
+    def serving(self, channel: str, place: RunPlace) -> AbstractContextManager[None]:
+        """Runs what this channel needs beside the ranks: entered before the first launch, left after the last end."""
+        del channel, place
+        return nullcontext()
 
     def threads_for(self, workers: int) -> int:
         """Threads of one worker's mathematics when so many workers run."""

@@ -105,12 +105,13 @@ def _train(
     if opened.parcel.bundle:  # only now: the workers of a controller before may have been reading the old one
         opened.store.put(layout.CODE, opened.parcel.bundle)
     place = replace(opened.place, threads=backend.threads_for(plan.allocation.workers))
-    _, channel = backend.channel(plan.allocation.sync.channel, opened.place)
-    launcher = backend.launcher(place)
-    try:
-        return Driver(opened, place, plan, channel, desk, launcher, log, ledger).drive(interrupts)
-    finally:
-        launcher.close()
+    name, channel = backend.channel(plan.allocation.sync.channel, opened.place)
+    with backend.serving(name, place):
+        launcher = backend.launcher(place)
+        try:
+            return Driver(opened, place, plan, channel, desk, launcher, log, ledger).drive(interrupts)
+        finally:
+            launcher.close()
 
 
 def _failed(error: SmltError) -> Finish:
