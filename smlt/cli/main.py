@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from smlt._version import __version__
-from smlt.cli import backends, check, config, init, logs, runs, status, train
+from smlt.cli import backends, check, config, init, logs, runs, serve_channel, status, train
 from smlt.core.errors import SmltError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("logs")(logs.logs)
 app.command("runs")(runs.runs)
 app.command("check")(check.check)
 app.command("backends")(backends.backends)
+app.command("serve-channel")(serve_channel.serve_channel)
 app.add_typer(config.app, name="config")
 
 

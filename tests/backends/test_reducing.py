@@ -10,7 +10,7 @@ import pytest
 
 from smlt.backends.channels.reducing import ReducingChannel
 from smlt.core.storage import ChannelSpec
-from smlt.testing.channel import MEMBERS, PATIENCE_S, ChannelContract, Connect, OpenChannel, key_of
+from smlt.testing.channel import MEMBERS, ChannelContract, OpenChannel
 from smlt.testing.team import Team
 from tests.support.reducing import ServedStore, served_store
 
