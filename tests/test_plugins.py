@@ -95,6 +95,15 @@ def test_a_target_that_is_not_there_names_the_plugin(plugin):
     assert "stranger" in caught.value.hint
 
 
+def test_a_target_that_breaks_when_it_is_imported_names_the_plugin(plugin, tmp_path, monkeypatch):
+    (tmp_path / "breaks_on_import.py").write_text("{}.no_such_thing")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = load_registry(lambda: [plugin({"cloud": Entry("breaks_on_import:Cloud")})])
+    with pytest.raises(PluginError, match="'cloud' cannot be imported: AttributeError: 'dict'") as caught:
+        registry.load("backends", "cloud")
+    assert "stranger" in caught.value.hint
+
+
 def test_a_newer_minor_is_used_with_a_warning(plugin):
     point = plugin({"cloud": Entry("collections:OrderedDict")}, api_version=(1, 99))
     with pytest.warns(UserWarning, match="plugin API 1.99"):

@@ -88,17 +88,19 @@ class Registry:
         if name not in known:
             raise PluginError(f"no {singular} is called {name!r}", nearest(name, list(known)) + self._left_out_hint())
         entry = known[name]
-        module, _, attribute = entry.target.partition(":")
+        place, _, attribute = entry.target.partition(":")
+        theirs = f"mend its plugin {self.owners.get((kind, name), '')}".rstrip()
         try:
-            return getattr(importlib.import_module(module), attribute)
+            module = importlib.import_module(place)
         except ImportError as error:
             mend = f"pip install 'smlt[{entry.extra}]'" if entry.extra else "is its package installed?"
             raise PluginError(f"{singular} {name!r} cannot be imported: {error}", mend) from error
-        except AttributeError as error:
-            raise PluginError(
-                f"{singular} {name!r}: {module} has no {attribute}",
-                f"mend its plugin {self.owners[kind, name]}",
-            ) from error
+        except Exception as error:  # a stranger's module may raise anything
+            told = f"{type(error).__name__}: {error}"
+            raise PluginError(f"{singular} {name!r} cannot be imported: {told}", theirs) from error
+        if not hasattr(module, attribute):
+            raise PluginError(f"{singular} {name!r}: {place} has no {attribute}", theirs)
+        return getattr(module, attribute)
 
     def backend(self, name: str, options: Mapping[str, Any]) -> Backend[Any]:
         """The backend of this name, made from validated options."""
