@@ -181,6 +181,10 @@ class Finish:
 Command = Launch | OpenRound | Wish | StopWorkers | KillWorkers | Record | Finish
 
 
+LIMITS = ("deadline", "budget")
+"""Reasons to stop that are the user's limits."""
+
+
 class State(Enum):
     """Where the run is."""
 
@@ -389,9 +393,8 @@ class Controller:
             yield from self._stop_at_once(now, self._ending)
 
     def _on_tick(self, event: Tick) -> Iterator[Command]:
-        if self._ending and self._wished == "now" and event.now - self._ending.since > self.terms.leave_s:
-            yield from self._kill()
         if self._ending:
+            yield from self._hasten(event.now, self._ending)
             return
         late = [
             rank
@@ -416,6 +419,15 @@ class Controller:
             yield from self._enter(State.HANDING_OVER)
             yield Record("wish", {"reason": "time limit"})
             yield Wish("time limit")
+
+    def _hasten(self, now: float, ending: _Ending) -> Iterator[Command]:
+        """Be less gentle with who does not end in time: a limit is a wall, a user may ask again."""
+        waited_s = now - ending.since
+        if self._wished == "now":
+            if waited_s > self.terms.leave_s:
+                yield from self._kill()
+        elif ending.reason in LIMITS and waited_s > 2 * self.stopping_s + self.terms.leave_s:
+            yield from self._stop_at_once(now, ending)
 
     def _limit_reached(self, event: Tick) -> str:
         terms, margin = self.terms, self.stopping_s

@@ -48,7 +48,7 @@ def work(spec: RankSpec) -> None:
     failure: Failure | None = None
     try:
         with OutputTee(courier.print), _closing(worker):
-            drive(worker, protocol.RankProtocol(spec.rank, protocol.Rules(worker.job.job)))
+            drive(worker, protocol.RankProtocol(spec.rank, protocol.Rules(worker.read_job().job)))
         left = worker.last_word
     except StopNow as stop:
         left = Left(stop.reason)
@@ -63,6 +63,8 @@ def work(spec: RankSpec) -> None:
         message = f"smlt itself failed in rank {spec.rank}: {type(error).__name__}: {error}"
         failure = Failure("JobFailed", message, "please report it, with what --debug shows", traceback.format_exc())
     finally:
+        if failure and not worker.has_claimed:
+            worker.claim()  # only who holds the claim may say what is wrong
         if worker.has_claimed:
             courier.finish(left=left, failure=failure)
         elif failure:
@@ -101,17 +103,28 @@ class FunctionWorker(Worker):
     """
 
     def __init__(self, spec: RankSpec, registry: Registry, store: ObjectStore, courier: Courier) -> None:
-        self.job = JobSpec.from_plain(spec.job)
         self.last_word = Left("ended")
         self.has_claimed = False
         self._spec, self._registry, self._store, self._courier = spec, registry, store, courier
         self._uuid = uuid.uuid4().hex
+        self._job: JobSpec
         self._built: _Training | None = None
         self._joined: Membership | None = None
         self._step = 0
         self._order: tuple[int, Indices] | None = None
         self._sums: Sequence[Array] = ()
         self._timer = StepTimer(time.monotonic)
+
+    def read_job(self) -> JobSpec:
+        """What to train; raises ProtocolError if a controller of another version said it."""
+        spec = self._spec
+        if spec.smlt_version != __version__:
+            raise ProtocolError(
+                f"the job was started by smlt {spec.smlt_version}, this function has smlt {__version__}",
+                "install the same version in both, or build the function's image again",
+            )
+        self._job = JobSpec.from_plain(spec.job)
+        return self._job
 
     def claim(self) -> protocol.Claimed:
         """Create the claim object of this incarnation; from then on this process may write its mail, and no other."""
@@ -123,18 +136,13 @@ class FunctionWorker(Worker):
             return protocol.Claimed(won=False)
         self.has_claimed = True
         self._courier.start()
-        if spec.smlt_version != __version__:
-            raise ProtocolError(
-                f"the job was started by smlt {spec.smlt_version}, this function has smlt {__version__}",
-                "install the same version in both, or build the function's image again",
-            )
         return protocol.Claimed(won=True)
 
     def build(self) -> protocol.Built:
         """Import and build the task; load the checkpoint to go on from, if any."""
         self._courier.doing("building", 0)
-        spec, job = self._spec, self.job.job
-        task = make_task(spec, self.job, self._store)
+        spec, job = self._spec, self._job.job
+        task = make_task(spec, self._job, self._store)
         prepared = prepared_data(task, spec, self._store, self._obey)
         shape = task.build(prepared, lambda examples: Schedule.of(job, examples).total_steps)
         schedule = Schedule.of(job, shape.examples)

@@ -88,6 +88,12 @@ def _open_again(
         raise ConfigError(
             f"run {record.name!r} trains {record.task}, not {parcel.label}", "choose another --name for the new task"
         )
+    changed = _changes(JobSpec.from_plain(record.job), spec)
+    if changed:
+        raise ConfigError(
+            f"run {record.name!r} was begun with another {', '.join(changed)}",
+            "go on with what it began with, or choose another --name",
+        )
     view = view_of(store)
     if view.state == "succeeded":
         raise ConfigError(
@@ -98,6 +104,17 @@ def _open_again(
     except NotFound:
         earlier = None
     return OpenRun(record.name, spec, backend, place, store, parcel, view, earlier)
+
+
+def _changes(before: JobSpec, now: JobSpec) -> list[str]:
+    """What would make it another computation; a run may go on for longer, elsewhere, and under other limits."""
+    same = {"job": ("global_batch", "seed", "params"), "train": ("clip_norm", "micro_batch", "precision")}
+    return [
+        f"[{section}].{key}"
+        for section, keys in same.items()
+        for key in keys
+        if getattr(getattr(before, section), key) != getattr(getattr(now, section), key)
+    ]
 
 
 def _generated_name(label: str, now: float) -> str:

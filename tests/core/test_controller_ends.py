@@ -212,3 +212,19 @@ def test_a_cancelled_run_ends_although_its_workers_do_not_react(workers: int, hi
         for _ in range(3):
             world.desk.cancel()
         assert KillWorkers() in world.desk.said
+
+
+def test_a_limit_is_a_wall_for_who_does_not_end_in_time() -> None:
+    desk = Desk(deadline_s=100.0, leave_s=5.0, state_write_s=2.0)
+    desk.run()
+    assert desk.tick(98.5) == [Wish("deadline")]
+    assert desk.tick(8.9) == []
+    assert desk.tick(0.2) == [StopWorkers()]
+    assert desk.tick(5.1) == [KillWorkers()]
+
+
+def test_a_user_who_cancels_may_wait_as_long_as_it_takes() -> None:
+    desk = Desk(leave_s=5.0)
+    desk.run()
+    assert desk.cancel() == [Wish("cancelled")]
+    assert desk.tick(1000.0) == []

@@ -190,3 +190,20 @@ def test_a_summary_is_read_back_and_strict_json() -> None:
 def test_a_summary_of_a_newer_or_an_older_smlt_is_read() -> None:
     text = json.dumps({"run": "a", "status": "failed", "stop_reason": "b", "backend": "c", "warp_factor": 9})
     assert Summary.from_json(text) == Summary("a", "failed", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"seed": 1}, "seed"), ({"global_batch": 32}, "global_batch"), ({"params": {"hidden": 8}}, "params")],
+)
+def test_another_computation_does_not_go_on_under_the_same_name(
+    runs: Runs, changed: dict[str, Any], named: str
+) -> None:
+    runs.open("digits")
+    with pytest.raises(ConfigError, match=rf"begun with another \[job\]\.{named}"):
+        runs.open("digits", **changed)
+
+
+def test_a_run_goes_on_for_longer(runs: Runs) -> None:
+    runs.open("digits", epochs=2)
+    assert runs.open("digits", epochs=5).spec.job.epochs == 5
