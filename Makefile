@@ -41,7 +41,7 @@ pytest: $(VENV)/.dev  ## the tests alone
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.dev  ## gradient synchronisation beside gloo, in one run
-	$(BIN)/python benchmarks/sync/all_reduce.py
+	$(BIN)/python -m benchmarks.sync.all_reduce
 
 soak: $(VENV)/.dev  ## long runs: all seeds of the digits, ten minutes of the GPT
 	$(BIN)/python -m pytest -m soak --timeout=1800

@@ -1,9 +1,9 @@
 """Gradient synchronisation against gloo's all_reduce: same ranks, same vector, interleaved rounds in one run.
 
-    python benchmarks/sync/all_reduce.py --workers 2,4 --megabytes 1,46 --rounds 15 [-o json]
+    python -m benchmarks.sync.all_reduce --channels shared_memory,reducing,redis,object --workers 2,4 [-o json]
 
 A round's time is from the first rank's start to the last rank's end; what counts is the ratio of medians. The result of
-every variant is checked against the exact sum before it is timed.
+every variant is checked against the exact sum before it is timed. redis is a Valkey of this run's own, stock settings.
 """
 
 from __future__ import annotations
@@ -15,17 +15,22 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from smlt.backends.channels import shared_memory
+from smlt.backends.local.backend import LocalBackend, LocalOptions
 from smlt.core.backend import RunPlace
 from smlt.core.plugins import load_registry
-from smlt.core.sync.collectives import ScatterReduce
+from smlt.core.storage import ChannelSpec
+from smlt.core.sync.choice import collective_for
 from smlt.core.sync.header import Header
 from smlt.core.task import Region
+
+SHARED_MEMORY = Path("/dev/shm")
+GLOO = "gloo all_reduce"
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,15 @@ class Setting:
     rounds: int
 
 
-def measure(setting: Setting) -> dict[str, list[float]]:
+def measure(setting: Setting, channels: list[str]) -> dict[str, list[float]]:
     """Seconds of every round by variant."""
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(setting.workers), context.Queue()
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None))
+        specs = _serve(stack, channels, Path(folder))
         ranks = [
-            context.Process(target=_rank, args=(rank, setting, folder, barrier, queue))
+            context.Process(target=_rank, args=(rank, setting, folder, specs, barrier, queue))
             for rank in range(setting.workers)
         ]
         for process in ranks:
@@ -51,7 +58,6 @@ def measure(setting: Setting) -> dict[str, list[float]]:
         spans = [queue.get() for _ in ranks]
         for process in ranks:
             process.join()
-        shared_memory.sweep(_place(folder))
     rounds = {}
     for variant in spans[0]:
         by_round = zip(*(rank[variant] for rank in spans), strict=True)
@@ -59,41 +65,56 @@ def measure(setting: Setting) -> dict[str, list[float]]:
     return rounds
 
 
-def _place(folder: str) -> RunPlace:
-    return RunPlace(f"bench-{Path(folder).name}", Path(folder))
+def _serve(stack: ExitStack, channels: list[str], folder: Path) -> dict[str, ChannelSpec]:
+    """Start what the channels need; it ends with the stack."""
+    options = {}
+    if "redis" in channels:
+        from tests.support.valkey import valkey
+
+        server = stack.enter_context(valkey(folder))
+        options["redis_url"] = server.url
+    backend = LocalBackend("local", LocalOptions.model_validate(options))
+    place = RunPlace(f"bench-{folder.name}", folder)
+    stack.callback(backend.clean, place)
+    for channel in channels:
+        stack.enter_context(backend.serving(channel, place))
+    return {channel: backend.channel(channel, place)[1] for channel in channels}
 
 
-def _rank(rank: int, setting: Setting, folder: str, barrier: object, queue: object) -> None:
+def _rank(
+    rank: int, setting: Setting, folder: str, specs: dict[str, ChannelSpec], barrier: object, queue: object
+) -> None:
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    spec = shared_memory.spec_for(_place(folder))
-    channel = load_registry().open_channel(spec, generation=1, round_number=0, rank=rank)
-    reduce = ScatterReduce(
-        channel, (Region("float32", setting.elements),), (1, 0), rank, setting.workers, lambda piece, peer: None
-    )
+    registry, regions = load_registry(), (Region("float32", setting.elements),)
+    opened = {
+        name: registry.open_channel(spec, generation=1, round_number=0, rank=rank) for name, spec in specs.items()
+    }
+    patterns = {
+        name: collective_for(channel, regions, (1, 0), rank, setting.workers, lambda piece, peer: None)
+        for name, channel in opened.items()
+    }
     dist.init_process_group("gloo", init_method=f"file://{folder}/gloo", rank=rank, world_size=setting.workers)
     own = np.random.default_rng(rank).standard_normal(setting.elements, dtype=np.float32)
     tensor = torch.empty(setting.elements)
 
-    def smlt_sum(step: int) -> Callable[[], np.ndarray]:
-        np.copyto(reduce.contribution(step)[0], own)  # what backward does: gradients are computed into this memory
-        return lambda: reduce.reduce(Header(step))[1][0]
+    def sum_by(variant: str, step: int) -> Callable[[], np.ndarray]:
+        if variant == GLOO:
+            tensor.copy_(torch.from_numpy(own))
+            return lambda: (dist.all_reduce(tensor), tensor.numpy())[1]
+        np.copyto(patterns[variant].contribution(step)[0], own)  # as backward does: it computes into this memory
+        return lambda: patterns[variant].reduce(Header(step))[1][0]
 
-    def gloo_sum(step: int) -> Callable[[], np.ndarray]:
-        tensor.copy_(torch.from_numpy(own))
-        return lambda: (dist.all_reduce(tensor), tensor.numpy())[1]
-
-    variants = {"gloo all_reduce": gloo_sum, "smlt shared memory": smlt_sum}
     exact = sum(
         np.random.default_rng(peer).standard_normal(setting.elements, dtype=np.float32).astype(np.float64)
         for peer in range(setting.workers)
     )
-    spans: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}
+    spans: dict[str, list[tuple[float, float]]] = {variant: [] for variant in (GLOO, *patterns)}
     for step in range(setting.rounds + 2):
-        for variant, prepare in variants.items():
-            run = prepare(step)
+        for variant, times in spans.items():
+            run = sum_by(variant, step)
             barrier.wait()
             start = time.perf_counter()
             result = run()
@@ -101,15 +122,17 @@ def _rank(rank: int, setting: Setting, folder: str, barrier: object, queue: obje
             if step == 0:
                 np.testing.assert_allclose(result, exact, rtol=1e-4, atol=1e-4)
             elif step > 1:
-                spans[variant].append((start, end))
+                times.append((start, end))
     barrier.wait()
     dist.destroy_process_group()
-    channel.close()
+    for channel in opened.values():
+        channel.close()
     queue.put(spans)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--channels", default="shared_memory,reducing,redis,object", help="names as in [sync].channel")
     parser.add_argument("--workers", default="2,4", help="numbers of ranks")
     parser.add_argument("--megabytes", default="1,46", help="sizes of the vector, in MB of float32")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds a setting")
@@ -119,8 +142,11 @@ def main() -> None:
     for workers in map(int, arguments.workers.split(",")):
         for megabytes in map(float, arguments.megabytes.split(",")):
             setting = Setting(workers, int(megabytes * 1e6 / 4), arguments.rounds)
-            medians = {variant: statistics.median(times) for variant, times in measure(setting).items()}
-            peer = medians["gloo all_reduce"]
+            medians = {
+                variant: statistics.median(times)
+                for variant, times in measure(setting, arguments.channels.split(",")).items()
+            }
+            peer = medians[GLOO]
             rows += [
                 {"workers": workers, "megabytes": megabytes, "variant": variant, "median_ms": time_s * 1e3,
                  "ratio_to_gloo": time_s / peer}
