@@ -148,3 +148,13 @@ class ReducingChannel(Channel):
         if self._link is not None:
             self._link.close()
             self._link = None
+
+
+def probe(spec: ChannelSpec) -> StoreStats:
+    """Ask the store how it is.
+
+    Raises:
+        ChannelError, ConfigError: it cannot be reached, or not with this token.
+    """
+    with ReducingChannel(spec, 0, 0, 0) as channel:
+        return channel.store_stats()

@@ -6,13 +6,14 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import ConfigDict, Field, field_validator
 
 from smlt.backends.channels.redis_address import addresses_of
+from smlt.backends.channels.reducing_protocol import Address
 from smlt.backends.file_store import UNLISTED
 from smlt.backends.process_launcher import ProcessLauncher
 from smlt.core.backend import Backend, BackendOptions, CheckResult, Launcher, Limits, RunPlace
@@ -50,6 +51,15 @@ class LocalOptions(BackendOptions):
         None, description="certificates to trust for rediss:// URLs, instead of the system's", examples=["ca.pem"]
     )
 
+    reducing_url: str | None = Field(
+        None,
+        description="for the channel reducing: where `smlt serve-channel` listens; without it the run has its own",
+        examples=["tcp://127.0.0.1:7700"],
+    )
+    reducing_token_file: Path | None = Field(
+        None, description="holds the secret of the store at reducing_url", examples=["token.txt"]
+    )
+
     @field_validator("redis_url")
     @classmethod
     def _is_a_url(cls, url: str | None) -> str | None:
@@ -59,6 +69,14 @@ class LocalOptions(BackendOptions):
         except ConfigError as error:
             raise ValueError(f"{error.message} ({error.hint})") from None
         return url
+
+    @field_validator("reducing_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        try:
+            return url and str(Address.parse(url))
+        except ConfigError as error:
+            raise ValueError(f"{error.message} ({error.hint})") from None
 
 
 class LocalBackend(Backend[LocalOptions]):
@@ -98,15 +116,24 @@ class LocalBackend(Backend[LocalOptions]):
         return StoreSpec("file", (place.runs_dir.absolute() / place.run).as_uri())
 
     def channels(self, place: RunPlace) -> Mapping[str, ChannelSpec]:
-        """Shared memory, a Redis server where one is named, or files."""
+        """Shared memory, a Redis server where one is named, a store that adds up, or files."""
         from smlt.backends.channels import shared_memory
         from smlt.backends.channels.object import spec_for
 
         return {
             "shared_memory": shared_memory.spec_for(place),
             **({"redis": self._redis(place)} if self.options.redis_url else {}),
+            "reducing": self._reducing(place),
             "object": spec_for(StoreSpec("file", _channel_folder(place).as_uri())),
         }
+
+    def serving(self, channel: str, place: RunPlace) -> AbstractContextManager[None]:
+        """A reducing store of the run's own, where none is named."""
+        if channel != "reducing" or self.options.reducing_url:
+            return super().serving(channel, place)
+        from smlt.backends.channels import reducing_service
+
+        return reducing_service.serving(place)
 
     def threads_for(self, workers: int) -> int:
         """The option `worker_threads`, or an equal share of the cores."""
@@ -118,18 +145,19 @@ class LocalBackend(Backend[LocalOptions]):
             CheckResult("cores", "pass", f"{cores()} at hand"),
             _shared_memory(),
             *([self._check_redis()] if self.options.redis_url else []),
+            *([self._check_reducing()] if self.options.reducing_url else []),
             *(_framework(name) for name in FRAMEWORKS),
         ]
 
     def clean(self, place: RunPlace) -> Sequence[str]:
         """Remove what the run's channels left."""
-        from smlt.backends.channels import shared_memory
+        from smlt.backends.channels import reducing_service, shared_memory
 
         removed = shared_memory.sweep(place)
-        folder = _channel_folder(place)
-        if folder.is_dir():
-            shutil.rmtree(folder)
-            removed.append(str(folder))
+        for folder in (_channel_folder(place), reducing_service.folder_for(place)):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+                removed.append(str(folder))
         if self.options.redis_url:
             from smlt.backends.channels import redis
 
@@ -151,6 +179,21 @@ class LocalBackend(Backend[LocalOptions]):
         except SmltError as error:
             return CheckResult("redis", "fail", error.message, error.hint or "is it the right server?")
         return CheckResult("redis", "pass", f"{self.options.redis_url} answers")
+
+    def _reducing(self, place: RunPlace) -> ChannelSpec:
+        from smlt.backends.channels import reducing_service
+
+        url, token_file = self.options.reducing_url, self.options.reducing_token_file
+        return reducing_service.spec_at(place, url, token_file) if url else reducing_service.spec_for(place)
+
+    def _check_reducing(self) -> CheckResult:
+        from smlt.backends.channels import reducing
+
+        try:
+            reducing.probe(self._reducing(RunPlace("check", Path())))
+        except SmltError as error:
+            return CheckResult("reducing store", "fail", error.message, error.hint or "smlt serve-channel")
+        return CheckResult("reducing store", "pass", f"{self.options.reducing_url} answers")
 
 
 def _channel_folder(place: RunPlace) -> Path:

@@ -36,6 +36,7 @@ def smlt_channels() -> Mapping[str, Entry]:
             "smlt.backends.channels.shared_memory:SharedMemoryChannel", summary="memory that processes share"
         ),
         "redis": Entry("smlt.backends.channels.redis:RedisChannel", summary="a Redis or Valkey server"),
+        "reducing": Entry("smlt.backends.channels.reducing:ReducingChannel", summary="a store that adds up itself"),
         "object": Entry(
             "smlt.backends.channels.object:ObjectChannel", summary="an object store, and nothing beside it"
         ),
