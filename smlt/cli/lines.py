@@ -42,7 +42,8 @@ class EventLines:
         data = event.data
         match event.kind:
             case "created":
-                yield f"run {data['run']}: {data['task']} on {data['backend']}"
+                travels = f", {format_bytes(data['bundle_bytes'])} of files travel" if data["bundle_bytes"] else ""
+                yield f"run {data['run']}: {data['task']} on {data['backend']}{travels}"
             case "planned":
                 yield _planned(data)
             case "state" if data["state"] in _STATES:

@@ -20,7 +20,15 @@ def step(number: int, time: float) -> RunEvent:
     return RunEvent(time, "steps", {"generation": 1, "items": [item]})
 
 
-CREATED = {"run": "r", "backend": "local", "task": "task.py:A", "epochs": 1, "deadline_s": 60.0, "budget_usd": 2.0}
+CREATED = {
+    "run": "r",
+    "backend": "local",
+    "task": "task.py:A",
+    "epochs": 1,
+    "bundle_bytes": 0,
+    "deadline_s": 60.0,
+    "budget_usd": 2.0,
+}
 START = [
     RunEvent(100.0, "created", CREATED),
     RunEvent(100.0, "planned", {"allocation": {"workers": 2, "memory_mib": 1024, "sync": SYNC}, "reason": "so"}),

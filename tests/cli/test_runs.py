@@ -40,7 +40,7 @@ class Writer:
 
     def start(self):
         sync = {"mode": "every_step", "codec": "fp32", "channel": "shared_memory", "period": 1}
-        created = {"run": self.name, "backend": "local", "task": "task.py:Linear", "epochs": 2}
+        created = {"run": self.name, "backend": "local", "task": "task.py:Linear", "epochs": 2, "bundle_bytes": 0}
         self.events(
             (0, "created", {**created, "deadline_s": 60.0, "budget_usd": None}),
             (0, "planned", {"allocation": {"workers": 2, "memory_mib": 1024, "sync": sync}, "reason": "as asked"}),
