@@ -56,7 +56,8 @@ class EventLines:
             case "output":
                 yield f"[rank {data['rank']}] {data['text']}"
             case "failed":
-                yield f"rank {data['rank']} failed: {data['message']}"
+                who = f"rank {data['rank']}" if "rank" in data else "the run"  # the engine's own failures have no rank
+                yield f"{who} failed: {data['message']}"
                 if self._detailed:
                     yield from own_traceback(data).splitlines()
             case "finished":

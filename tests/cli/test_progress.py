@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from smlt.cli.lines import EventLines
 from smlt.cli.progress import Bar, Plain, Quiet, progress_for
 from smlt.core.runlog import RunEvent
 
@@ -71,6 +72,16 @@ def test_lines_come_when_something_happens_and_every_five_seconds(capsys):
 def test_more_is_told_where_it_is_asked_for(capsys):
     feed(Plain(detailed=True))
     assert "rank 1 is ready after 1.0 s" in capsys.readouterr().err
+
+
+def test_a_failure_that_is_no_ranks_is_the_runs(capsys):
+    failure = {"kind": "PluginError", "message": "functions cannot start here", "hint": "", "traceback": ""}
+    Plain(detailed=True)(RunEvent(102.0, "failed", failure))
+    lines = EventLines(steps_every_s=1.0, detailed=True)
+    assert lines.of(RunEvent(102.0, "failed", failure)) == ["the run failed: functions cannot start here"]
+    assert lines.of(RunEvent(102.0, "failed", {"rank": 1, **failure})) == [
+        "rank 1 failed: functions cannot start here"
+    ]
 
 
 def test_quiet_is_quiet(capsys):
