@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +54,7 @@ def init(
         raise ConfigError(f"cannot write to {name}: {error.strerror}") from error
     typer.echo(f"made {name / 'smlt.toml'} and {name / 'task.py'}; train with:")
     if name.resolve() != Path.cwd():
-        typer.echo(f"  cd {os.fspath(name)}")
+        typer.echo(f"  cd {shlex.quote(os.fspath(name))}")
     module, extra = _EXTRAS[framework]
     if importlib.util.find_spec(module) is None:
         typer.echo(f"  pip install 'smlt[{extra}]'")

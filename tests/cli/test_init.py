@@ -18,6 +18,10 @@ def test_a_folder_with_settings_and_a_task(main, folder, framework):
     assert job["task"] == "task.py:Spirals"
 
 
+def test_what_is_printed_can_be_pasted(main, folder):
+    assert "  cd 'my folder/x'\n" in main("init", "my folder/x")[1]
+
+
 def test_the_settings_are_valid_as_they_are_and_with_the_examples_in_comments(main, folder):
     main("init", ".")
     assert main("config", "show")[0] == 0
