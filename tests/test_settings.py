@@ -303,6 +303,12 @@ def test_every_mistake_is_told_at_once_with_its_origin(problems):
     ]
 
 
+def test_a_file_that_cannot_be_read_may_have_had_the_task(problems):
+    assert problems(project="[job\ntask = 'task.py:X'") == [
+        "smlt.toml: line 1, column 5: not valid TOML: expected ']' at the end of a table declaration"
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -62,11 +62,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Layers:
-    """Settings by layer, strongest first, what was wrong with reading them, and the folder of the command."""
+    """Settings by layer, strongest first, what was wrong with reading them, and the folder of the command.
+
+    Where `unread`, a file is there that could not be read: what seems missing may be in it.
+    """
 
     ordered: tuple[tuple[Setting, ...], ...]
     problems: tuple[Problem, ...]
     cwd: Path
+    unread: bool = False
 
 
 def read_layers(
@@ -110,8 +114,10 @@ def read_layers(
     if project_file and (config is None or (cwd / config).resolve() != (cwd / "smlt.toml").resolve()):
         files.append((cwd / "smlt.toml", False))
     files.append((user_config(env), False))
-    read = [_file(path, must, cwd, problems) for path, must in files]
-    return Layers((tuple(given), tuple(assigned), tuple(variables), *map(tuple, read)), tuple(problems), cwd)
+    before = len(problems)
+    read = [tuple(_file(path, must, cwd, problems)) for path, must in files]
+    unread = len(problems) > before
+    return Layers((tuple(given), tuple(assigned), tuple(variables), *read), tuple(problems), cwd, unread)
 
 
 def user_config(env: Mapping[str, str]) -> Path:
@@ -190,7 +196,8 @@ def _file(path: Path, must_exist: bool, cwd: Path, problems: list[Problem]) -> I
 def _syntax_problem(shown: str, message: str) -> Problem:
     found = re.fullmatch(r"(?P<what>.*) \(at (?P<where>.*)\)", message)
     what, where = (found["what"], found["where"]) if found else (message, "")
-    return Problem(where or "TOML", shown, f"not valid TOML: {what[:1].lower()}{what[1:]}", "text is written in quotes")
+    hint = "text is written in quotes" if what == "Invalid value" else ""
+    return Problem(where or "TOML", shown, f"not valid TOML: {what[:1].lower()}{what[1:]}", hint)
 
 
 def leaves(path: tuple[str, ...], value: Any, origin: str, folder: Path) -> Iterator[Setting]:

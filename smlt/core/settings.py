@@ -63,7 +63,7 @@ def resolve(layers: Layers, registry: Registry, *, task_required: bool = True) -
     merged, set_aside = _merge(read)
     if ("job", "task") not in merged:
         merged["job", "task"] = Setting(("job", "task"), NO_TASK, "default", layers.cwd)
-        if task_required:
+        if task_required and not layers.unread:
             hint = 'give `smlt train task.py:Class`, or task = "task.py:Class" in [job] of smlt.toml'
             problems.append(Problem("job.task", "", "no task", hint))
     spec = _validated(merged, options, registry, problems)
