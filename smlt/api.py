@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smlt.core.errors import Interrupted, SmltError
+from smlt.core.errors import ConfigError, Interrupted, SmltError
 
 if TYPE_CHECKING:
     from smlt.core.engine import Interrupts
@@ -174,8 +174,11 @@ def _result(summary: Summary) -> Result:
 
 
 def _error(summary: Summary) -> SmltError:
-    """The error of a failed run, with the worker's traceback as a note."""
+    """The error of a failed run, with the worker's traceback as a note; a mistake in the job says enough without."""
+    from smlt.cli.lines import own_traceback
+
     error = summary.failure()
-    if summary.error.get("traceback"):
-        error.add_note(summary.error["traceback"].rstrip())
+    traceback = own_traceback(summary.error)
+    if traceback and not isinstance(error, ConfigError):
+        error.add_note(traceback)
     return error

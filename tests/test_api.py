@@ -127,6 +127,16 @@ def test_a_failed_run_raises(asked, kind, raised):
     with pytest.raises(raised, match="it broke\n  hint: mend it") as caught:
         smlt.train("task.py:A")
     assert type(caught.value) is raised
+    notes = [] if raised is ConfigError else ["Traceback …\nValueError"]
+    assert getattr(caught.value, "__notes__", []) == notes
+
+
+def test_the_note_of_a_tasks_error_is_the_tasks_own_part(asked):
+    traceback = "Traceback …\nValueError\n\nThe above exception was the direct cause of …\n\nTraceback …\nTaskError\n"
+    error = {"kind": "TaskError", "message": "it broke", "hint": "", "traceback": traceback}
+    asked.summary = Summary("r", "failed", "TaskError", "local", error=error)
+    with pytest.raises(TaskError) as caught:
+        smlt.train("task.py:A")
     assert caught.value.__notes__ == ["Traceback …\nValueError"]
 
 
