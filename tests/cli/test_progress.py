@@ -79,9 +79,7 @@ def test_a_failure_that_is_no_ranks_is_the_runs(capsys):
     Plain(detailed=True)(RunEvent(102.0, "failed", failure))
     lines = EventLines(steps_every_s=1.0, detailed=True)
     assert lines.of(RunEvent(102.0, "failed", failure)) == ["the run failed: functions cannot start here"]
-    assert lines.of(RunEvent(102.0, "failed", {"rank": 1, **failure})) == [
-        "rank 1 failed: functions cannot start here"
-    ]
+    assert lines.of(RunEvent(102.0, "failed", {"rank": 1, **failure})) == ["rank 1 failed: functions cannot start here"]
 
 
 def test_quiet_is_quiet(capsys):
