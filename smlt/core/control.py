@@ -110,7 +110,7 @@ def _is_alive(store: ObjectStore, before: Control, clock: Callable[[], float], s
 
 
 def _driven(run: str) -> ConfigError:
-    return ConfigError(f"run {run!r} is being driven by another controller", f"watch it with: smlt logs {run} -f")
+    return ConfigError(f"run {run!r} is running already, in another process", f"watch it with: smlt logs {run} -f")
 
 
 class Mailbox:

@@ -12,6 +12,8 @@ from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready,
 
 GO_ON = "the last checkpoint is kept: run the same command with the same --name to go on"
 """The hint where a run failed for no fault of the task's."""
+BEGIN_AGAIN = "no checkpoint was written yet: run the same command with the same --name to begin again"
+"""The same where there is nothing to go on from."""
 
 # Events: what happened. `now` is seconds by one clock that never goes back.
 
@@ -352,7 +354,7 @@ class Controller:
         elif word.reason == "ended":
             yield from self._launch_generation(event.now)
         else:
-            failure = Failure("JobFailed", f"the workers left: {word.reason}", GO_ON, "")
+            failure = Failure("JobFailed", f"the workers left: {word.reason}", self._go_on, "")
             yield from self._finish("failed", word.reason, failure=failure)
 
     def _on_failed(self, event: WorkerFailed) -> Iterator[Command]:
@@ -377,7 +379,7 @@ class Controller:
             failure = Failure(
                 "JobFailed",
                 f"rank {event.rank} was lost at step {self._step}: {how}",
-                GO_ON,
+                self._go_on,
                 "",
             )
             yield Record("failed", {"rank": event.rank, **vars(failure)})
@@ -442,6 +444,10 @@ class Controller:
             return False
         first = min(rank.launched_at for rank in self._ranks.values())
         return now - first > self.terms.time_limit_s - self.stopping_s
+
+    @property
+    def _go_on(self) -> str:
+        return GO_ON if self._resume_from else BEGIN_AGAIN
 
     @property
     def stopping_s(self) -> float:

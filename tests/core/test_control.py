@@ -33,7 +33,7 @@ def test_a_second_controller_is_refused_while_the_first_one_renews() -> None:
     store, clock = DictStore(), FakeClock()
     first = take(store, clock)
     clock.on_sleep = first.renew
-    with pytest.raises(ConfigError, match="'digits' is being driven") as caught:
+    with pytest.raises(ConfigError, match="'digits' is running already") as caught:
         take(store, clock)
     assert "smlt logs digits" in caught.value.hint
     first.change(wish="still mine")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smlt.core.controller import Finish, KillWorkers, Launch, StopWorkers, Wish
+from smlt.core.controller import BEGIN_AGAIN, GO_ON, Finish, KillWorkers, Launch, StopWorkers, Wish
 from smlt.core.messages import Left
 from tests.support.events import FAILURE, Desk
 
@@ -52,7 +52,19 @@ def test_a_lost_worker_fails_the_run_and_says_where(detail: str, how: str) -> No
     assert finish.failure is not None
     assert "rank 1 was lost at step 3" in finish.failure.message
     assert how in finish.failure.message
-    assert "same --name" in finish.failure.hint
+    assert finish.failure.hint == BEGIN_AGAIN
+
+
+def test_a_lost_worker_leaves_the_checkpoint_to_go_on_from() -> None:
+    desk = Desk()
+    desk.run()
+    desk.steps(0, 1, 2)
+    desk.checkpointed(3)
+    desk.exited(1, lost=True, detail="killed")
+    (finish,) = desk.exited(0)
+    assert isinstance(finish, Finish)
+    assert finish.failure is not None
+    assert finish.failure.hint == GO_ON
 
 
 def test_a_worker_that_exits_after_its_last_word_is_not_lost() -> None:

@@ -103,7 +103,7 @@ def test_a_run_that_is_being_driven_is_refused_to_another_and_left_alone(undistu
     before = store.get(layout.CODE), len(store.get(layout.CONTROL))
     task = runs.folder / "task.py"
     task.write_text(task.read_text() + "\n# changed meanwhile\n")
-    with pytest.raises(ConfigError, match="'held' is being driven by another controller"):
+    with pytest.raises(ConfigError, match="'held' is running already, in another process"):
         runs.train(job=session.job)
     assert store.get(layout.CODE) == before[0]
     session.let_go()
