@@ -46,8 +46,8 @@ def show(
 
 
 @app.command()
-def schema(debug: Debug = False) -> None:
-    """Print the JSON Schema of smlt.toml, with the options of the installed backends."""
+def schema(output: OutputFormat = Output.JSON, debug: Debug = False) -> None:
+    """Print the JSON Schema of smlt.toml, with the options of the installed backends; there is no table of it."""
     from smlt.cli.tables import print_json
     from smlt.core.plugins import load_registry
 

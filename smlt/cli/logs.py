@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smlt.cli.options import Debug, Run, RunsDir
+from smlt.cli.options import Debug, Output, OutputFormat, Run, RunsDir
 
 if TYPE_CHECKING:
     from smlt.core.storage import ObjectStore
@@ -21,14 +21,24 @@ def logs(
     run: Run = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the run does, until it is over.")] = False,
     runs_dir: RunsDir = None,
+    output: OutputFormat = Output.TABLE,
     debug: Debug = False,
 ) -> None:
     """Print what happened in a run, what the workers printed included."""
     from smlt.cli.found_runs import find_run
     from smlt.cli.loading import absolute_runs_dir
+    from smlt.cli.tables import print_json
+    from smlt.core.errors import ConfigError
     from smlt.core.plugins import load_registry
+    from smlt.core.runlog import read_events
 
+    if follow and output is Output.JSON:
+        raise ConfigError("a log that is followed is not one JSON document", "leave out --follow or -o json")
     found = find_run(load_registry(), absolute_runs_dir(runs_dir), run)
+    if output is Output.JSON:
+        events = [event.to_plain() for _, event in read_events(found.store)]
+        print_json({"run": found.record.name, "state": found.state, "events": events})
+        return
     print_log(found.store, follow=follow and not found.over)
     if follow and not found.over:
         return

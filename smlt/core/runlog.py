@@ -26,9 +26,13 @@ class RunEvent:
     kind: str
     data: dict[str, Any]
 
+    def to_plain(self) -> dict[str, Any]:
+        """As in `events.jsonl`."""
+        return {"time": self.time, "kind": self.kind, **self.data}
+
     def to_json(self) -> str:
         """One line of `events.jsonl`."""
-        return strict_json.dumps({"time": self.time, "kind": self.kind, **self.data})
+        return strict_json.dumps(self.to_plain())
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ def validator():
     return jsonschema.Draft202012Validator(schema)
 
 
+def test_the_schema_is_json_where_json_is_asked_for(main):
+    assert main("config", "schema", "-o", "json") == main("config", "schema")
+
+
 def test_the_schema_is_printed(main, validator):
     code, out, _ = main("config", "schema")
     assert code == 0

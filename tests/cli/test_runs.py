@@ -219,6 +219,15 @@ def test_logs_tell_what_happened(main, finished):
     ]
 
 
+def test_logs_as_json_are_the_events(main, finished):
+    code, out, err = main("logs", "done", "-o", "json")
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert (document["run"], document["state"]) == ("done", "succeeded")
+    assert [event["kind"] for event in document["events"]][:2] == ["created", "planned"]
+    assert main("logs", "done", "-f", "-o", "json")[0] == 2
+
+
 def test_following_ends_when_the_run_does(capsys, write):
     writer = write("live")
     writer.start()
