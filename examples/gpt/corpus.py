@@ -32,7 +32,7 @@ SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests", 
 def read_corpus() -> tuple[np.ndarray, np.ndarray]:
     """Training and validation bytes (uint8 vectors), files in order of their names, a zero byte after each.
 
-    The same on every run of one installation of Python.
+    The same in every run of one installation of Python; FileNotFoundError if it came without sources.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     texts = {
@@ -44,4 +44,6 @@ def read_corpus() -> tuple[np.ndarray, np.ndarray]:
     held_out = {name for name in names if name.as_posix() in HELD_OUT}
     train = b"".join(texts[name] for name in names if name not in held_out)
     valid = b"".join(texts[name] for name in names if name in held_out)
+    if not train or not valid:
+        raise FileNotFoundError(f"{root} lacks the standard library's sources")
     return np.frombuffer(train, np.uint8), np.frombuffer(valid, np.uint8)
