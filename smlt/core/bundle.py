@@ -161,7 +161,12 @@ def _walk(root: Path, ignored: Sequence[str], leave_out: Path | None) -> Iterato
         if here == leave_out:
             names.clear()
             continue
-        names[:] = sorted(name for name in names if not _is_ignored((here / name).relative_to(root), ignored))
+        names[:] = sorted(
+            name
+            for name in names
+            if not _is_ignored((here / name).relative_to(root), ignored)
+            and not (here / name / "pyvenv.cfg").exists()  # a virtual environment, whatever its name
+        )
         for name in sorted(files):
             path = here / name
             if not _is_ignored(path.relative_to(root), ignored) and path.is_file():

@@ -11,7 +11,7 @@ from typing import Any
 from smlt._version import __version__
 from smlt.core import layout, wire
 from smlt.core.backend import Backend, RunPlace
-from smlt.core.errors import AlreadyExists, ConfigError, NotFound
+from smlt.core.errors import AlreadyExists, ConfigError, NotFound, StorageError
 from smlt.core.job import JobSpec
 from smlt.core.messages import RunRecord
 from smlt.core.parcel import TaskParcel
@@ -60,8 +60,7 @@ def open_run(
         now: seconds since the Unix epoch.
 
     Raises:
-        ConfigError: the run of this name is finished, or another task's.
-        StorageError: the run's store cannot be written.
+        ConfigError: the run of this name is finished, or another job's; the run's store cannot be written.
     """
     stem = spec.job.name or _generated_name(parcel.label, now)
     name, number = stem, 1
@@ -77,6 +76,8 @@ def open_run(
             number += 1
             name = f"{stem}-{number}"
             continue
+        except StorageError as error:
+            raise ConfigError(f"a run cannot be kept in {runs_dir}: {error.message}", error.hint) from error
         return OpenRun(name, spec, backend, place, store, parcel)
 
 
@@ -88,16 +89,16 @@ def _open_again(
         raise ConfigError(
             f"run {record.name!r} trains {record.task}, not {parcel.label}", "choose another --name for the new task"
         )
+    view = view_of(store)
+    if view.state == "succeeded":
+        raise ConfigError(
+            f"run {record.name!r} is finished", f"choose another --name; its result: smlt status {record.name}"
+        )
     changed = _changes(JobSpec.from_plain(record.job), spec)
     if changed:
         raise ConfigError(
             f"run {record.name!r} was begun with another {', '.join(changed)}",
             "go on with what it began with, or choose another --name",
-        )
-    view = view_of(store)
-    if view.state == "succeeded":
-        raise ConfigError(
-            f"run {record.name!r} is finished", f"choose another --name; its result: smlt status {record.name}"
         )
     try:
         earlier = Summary.from_json(store.get(layout.SUMMARY))
@@ -107,14 +108,9 @@ def _open_again(
 
 
 def _changes(before: JobSpec, now: JobSpec) -> list[str]:
-    """What would make it another computation; a run may go on for longer, elsewhere, and under other limits."""
-    same = {"job": ("global_batch", "seed", "params"), "train": ("clip_norm", "micro_batch", "precision")}
-    return [
-        f"[{section}].{key}"
-        for section, keys in same.items()
-        for key in keys
-        if getattr(getattr(before, section), key) != getattr(getattr(now, section), key)
-    ]
+    """What would continue another sequence of batches; what the task does with them may have been mended."""
+    keys = ("global_batch", "seed")
+    return [f"[job].{key}" for key in keys if getattr(before.job, key) != getattr(now.job, key)]
 
 
 def _generated_name(label: str, now: float) -> str:

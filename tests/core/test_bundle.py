@@ -211,3 +211,8 @@ def test_too_much_is_refused_with_the_largest_files(tmp_path: Path) -> None:
         packed(tmp_path)
     assert ".smltignore" in caught.value.hint
     assert packed(tmp_path, include=("*.txt",)) == ["small.txt", "task.py"]
+
+
+def test_a_virtual_environment_never_travels(tmp_path: Path) -> None:
+    files = {"task.py": TASK, "venv/pyvenv.cfg": "home = x", "venv/lib/big.py": "1", "lib/own.py": "2"}
+    assert sorted(packed(write(tmp_path, files))) == ["lib/own.py", "task.py"]

@@ -56,7 +56,7 @@ class Session:
 
 
 def test_cancelled_once_a_run_stops_after_a_checkpoint_and_goes_on_by_name(undisturbed: Summary, runs: Runs) -> None:
-    session = Session(runs)
+    session = Session(runs, slow_s=0.05)  # several beats pass before the last step
     session.interrupts.cancel()
     session.heard("wish", reason="cancelled")
     session.let_go()
