@@ -88,11 +88,10 @@ class ReducingChannel(Channel):
         self, key: ChannelKey, header: bytes, buffer: npt.NDArray[Any], ranks: int, patience: Callable[[], None]
     ) -> list[bytes]:
         self._check_own(key)
-        if buffer.dtype.str not in protocol.DTYPES or buffer.ndim != 1 or not buffer.flags.c_contiguous:
-            raise ChannelError(
-                f"the store cannot add up {buffer.ndim}-D arrays of {buffer.dtype}, or views with gaps",
-                "it adds contiguous 1-D arrays of float32, float64 and int64",
-            )
+        if buffer.dtype.str not in protocol.DTYPES:
+            raise ChannelError(f"the store cannot add up {buffer.dtype}", "it adds up float32, float64 and int64")
+        if buffer.ndim != 1 or not (buffer.flags.c_contiguous and buffer.flags.writeable):
+            raise ChannelError("the sum needs a 1-D array without gaps that can be written")
         progress = Progress(buffer.data.cast("B") if buffer.size else memoryview(bytearray()))
         where = self._wire_key(key, is_sum=True)
 

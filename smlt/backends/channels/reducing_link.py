@@ -226,9 +226,11 @@ class Link:
             )
 
     def _hear(self, size: int) -> bytes:
-        """So many bytes; fewer where the other side hangs up."""
         heard = b""
-        while len(heard) < size and (more := self._socket.recv(size - len(heard))):
+        while len(heard) < size:
+            more = self._socket.recv(size - len(heard))
+            if not more:
+                raise ConnectionResetError("it hung up")
             heard += more
         return heard
 

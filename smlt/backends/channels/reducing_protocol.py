@@ -25,7 +25,7 @@ GREETING_BYTES = len(MAGIC) + NONCE_BYTES
 """The store speaks first: magic, nonce."""
 
 HELLO = Struct(f"<{len(MAGIC)}s{ID_BYTES}s{NONCE_BYTES}s{PROOF_BYTES}s")
-"""The client's answer: magic, identity of the client, nonce, proof. The store's answer is its own proof, or nothing."""
+"""The client's answer: magic, identity of the client, nonce, proof. The store answers with its own proof, or zeros."""
 
 PUT, GET, DISCARD, REDUCE, DONE, STATS = range(1, 7)
 OK, MISSING, REFUSED = range(3)

@@ -216,7 +216,8 @@ class Sum:
     def _add(self, room: Bytes, start: int, end: int) -> None:
         size = self._numbers.itemsize
         numbers = self._numbers[start // size : end // size]
-        np.add(numbers, room[: end - start].view(numbers.dtype), out=numbers)
+        with np.errstate(all="ignore"):  # what overflows is the ranks' business
+            np.add(numbers, room[: end - start].view(numbers.dtype), out=numbers)
 
     def _advance(self, rank: int, end: int) -> None:
         """Note how far the sum up to `rank` has come, and add what was held for that."""
