@@ -38,7 +38,7 @@ rooms: $(VENV)/.dev  ## which room may import which
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.dev  ## the tests alone
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(VENV)/.dev  ## gradient synchronisation beside gloo, in one run
 	$(BIN)/python -m benchmarks.sync.all_reduce
