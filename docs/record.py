@@ -40,6 +40,7 @@ def main(folder: str, command: str) -> None:
     for number in range(LINES):
         if screen.display[number].strip():
             console.print(_line(screen, number))
+    PICTURE.parent.mkdir(exist_ok=True)
     console.save_svg(str(PICTURE), title="smlt")
 
 
