@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+import smlt
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 PLAIN_TORCH = """
@@ -80,3 +82,22 @@ def test_nine_of_ten_seeds_read_97_percent(tmp_path: Path, example: str) -> None
 def test_ten_minutes_of_the_gpt_learn_to_write_python(tmp_path: Path) -> None:
     summary = train("gpt", tmp_path, "--deadline", "10m")
     assert summary["metrics"]["val_loss"] <= 1.5
+
+
+PROBE = """
+
+class Probe(Digits):
+    def build_model(self):
+        import sys
+        print("modules", sorted({"torch", "tensorflow"} & set(sys.modules)))
+        return super().build_model()
+"""
+
+
+def test_a_keras_job_imports_no_torch(tmp_path: Path) -> None:
+    source = (EXAMPLES / "digits_keras" / "task.py").read_text()
+    (tmp_path / "task.py").write_text(source + PROBE)
+    result = smlt.train(f"{tmp_path / 'task.py'}:Probe", workers=1, steps=1, runs_dir=tmp_path / "runs")
+    lines = result.model_path.with_name("events.jsonl").read_text().splitlines()
+    printed = [event["text"] for event in map(json.loads, lines) if event["kind"] == "output"]
+    assert printed == ["modules ['tensorflow']"]
