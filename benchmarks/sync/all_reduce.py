@@ -26,6 +26,7 @@ from smlt.core.backend import RunPlace
 from smlt.core.plugins import load_registry
 from smlt.core.storage import ChannelSpec
 from smlt.core.sync.choice import collective_for
+from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
 from smlt.core.task import Region
 
@@ -93,7 +94,7 @@ def _rank(
         name: registry.open_channel(spec, generation=1, round_number=0, rank=rank) for name, spec in specs.items()
     }
     patterns = {
-        name: collective_for(channel, regions, (1, 0), rank, setting.workers, lambda piece, peer: None)
+        name: collective_for(Seat(channel, (1, 0), rank, setting.workers, lambda piece, peer: None), regions)
         for name, channel in opened.items()
     }
     dist.init_process_group("gloo", init_method=f"file://{folder}/gloo", rank=rank, world_size=setting.workers)

@@ -26,6 +26,7 @@ from smlt.core.plugins import Registry, load_registry
 from smlt.core.sampler import Cursor, Schedule, share
 from smlt.core.steptimer import StepTimer
 from smlt.core.storage import ObjectStore
+from smlt.core.sync.collectives import Seat
 from smlt.core.task import Array, EvalPart, Indices, StepLoss, StepWork, TaskShape, TrainingTask
 from smlt.core.taskbuild import make_task, prepared_data
 from smlt.core.worker import StopNow, Worker, drive
@@ -160,13 +161,13 @@ class FunctionWorker(Worker):
         self._courier.doing("ready", self._step)
         self._courier.ready(Ready(self._uuid, training.shape, training.schedule.total_steps, self._step))
         number = self._wait_for_round().number
-        channel = None
+        seat = None
         if spec.world_size > 1:
             channel = self._registry.open_channel(
                 spec.channel, generation=spec.generation, round_number=number, rank=spec.rank
             )
-        address = (spec.generation, number)
-        self._joined = Membership(channel, address, spec.rank, spec.world_size, training.shape, self._patience)
+            seat = Seat(channel, (spec.generation, number), spec.rank, spec.world_size, self._patience)
+        self._joined = Membership(seat, training.shape)
         self._joined.meet("hello", self._step)
         self._timer.restart()
         return protocol.RoundOpened()

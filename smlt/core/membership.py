@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from smlt.core import wire
 from smlt.core.errors import ProtocolError
-from smlt.core.storage import Channel, ChannelKey
+from smlt.core.storage import ChannelKey
 from smlt.core.sync.choice import collective_for
-from smlt.core.sync.collectives import Patience, all_gather
+from smlt.core.sync.collectives import Seat, all_gather
 from smlt.core.sync.header import Header
 from smlt.core.task import Array, TaskShape
 
@@ -18,31 +18,19 @@ class Membership:
     """Made when a round opens, closed when this rank leaves it.
 
     Args:
-        channel: this rank's client in this round; None for a single rank.
-        address: (generation, round).
-        rank, world_size: who this is.
+        seat: this rank's; None for a single rank, who needs no channel.
         shape: of the task; all ranks must have built the same.
-        patience: asked while a peer is waited for.
     """
 
-    def __init__(
-        self,
-        channel: Channel | None,
-        address: tuple[int, int],
-        rank: int,
-        world_size: int,
-        shape: TaskShape,
-        patience: Patience,
-    ) -> None:
-        self._channel, self._address, self._rank, self._world_size = channel, address, rank, world_size
-        self._shape, self._patience = shape, patience
-        self._sums = collective_for(channel, shape.regions, address, rank, world_size, patience)
+    def __init__(self, seat: Seat | None, shape: TaskShape) -> None:
+        self._seat, self._shape = seat, shape
+        self._sums = collective_for(seat, shape.regions)
         self._gathered: deque[ChannelKey] = deque()
 
     @property
     def is_alone(self) -> bool:
         """Whether this is the only rank."""
-        return self._channel is None
+        return self._seat is None
 
     def contribution(self, step: int) -> list[Array]:
         """Zeroed arrays for this rank's contribution to `step`, which it computes next.
@@ -52,8 +40,8 @@ class Membership:
         """
         while self._gathered and self._gathered[0].step < step - 1:
             key = self._gathered.popleft()
-            if self._channel is not None:
-                self._channel.discard(key)
+            if self._seat is not None:
+                self._seat.channel.discard(key)
         return self._sums.contribution(step)
 
     def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
@@ -62,9 +50,10 @@ class Membership:
 
     def gather(self, own: bytes, piece: str, step: int) -> list[bytes]:
         """Every rank's value, in rank order."""
-        key = ChannelKey(*self._address, step, piece, self._rank)
-        self._gathered.append(key)
-        return all_gather(self._channel, own, key, self._world_size, self._patience)
+        if self._seat is None:
+            return [own]
+        self._gathered.append(self._seat.own_key(step, piece))
+        return all_gather(self._seat, own, step, piece)
 
     def meet(self, occasion: str, step: int) -> None:
         """Wait until all ranks have come here, and check that they are one computation.
@@ -75,18 +64,18 @@ class Membership:
         Raises:
             ProtocolError: another rank has built another task.
         """
-        own = wire.pack(self._shape)
+        own, own_rank = wire.pack(self._shape), self._seat.rank if self._seat else 0
         for rank, other in enumerate(self.gather(own, occasion, step)):
             if other != own:
                 raise ProtocolError(
-                    f"ranks {self._rank} and {rank} built different tasks: {_difference(own, other)}",
+                    f"ranks {own_rank} and {rank} built different tasks: {_difference(own, other)}",
                     "build_model and train_data must give the same on every rank, in functions of the same image",
                 )
 
     def close(self) -> None:
         """Release the channel."""
-        if self._channel is not None:
-            self._channel.close()
+        if self._seat is not None:
+            self._seat.channel.close()
 
 
 def _difference(own: bytes, other: bytes) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from smlt.core.errors import ProtocolError
 from smlt.core.storage import ChannelKey
-from smlt.core.sync.collectives import ScatterReduce, wait_for
+from smlt.core.sync.collectives import ScatterReduce, Seat, wait_for
 from smlt.core.sync.header import Header
 from smlt.core.task import Region
 from tests.support.channels import MemoryChannel, Room, in_threads
@@ -31,7 +31,7 @@ def reduced(room: Room, header_of: Callable[[int], Header], world_size: int = 3)
     """What one step came to on each rank."""
 
     def step(rank: int) -> Any:
-        sums = ScatterReduce(MemoryChannel(room, rank), REGIONS, (1, 0), rank, world_size, give_up)
+        sums = ScatterReduce(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, give_up), REGIONS)
         sums.contribution(4)[0][:] = rank
         return sums.reduce(header_of(rank))
 
@@ -91,7 +91,7 @@ def test_a_missing_peer_is_waited_for_until_patience_ends(missing: int, shows: b
             raise GaveUpError
 
     MemoryChannel(room, present).put(ChannelKey(1, 0, 0, "grad", present), [value(Header(0))])
-    sums = ScatterReduce(MemoryChannel(room, 1, shows=shows), REGIONS, (1, 0), 1, 3, patience)
+    sums = ScatterReduce(Seat(MemoryChannel(room, 1, shows=shows), (1, 0), 1, 3, patience), REGIONS)
     sums.contribution(0)
     with pytest.raises(GaveUpError):
         sums.reduce(Header(0))

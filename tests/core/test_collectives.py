@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.buckets import ContributionLayout
 from smlt.core.sync.choice import collective_for
-from smlt.core.sync.collectives import ScatterReduce, all_gather
+from smlt.core.sync.collectives import ScatterReduce, Seat, all_gather
 from smlt.core.sync.header import Header
 from smlt.core.sync.packed import PackedScatterReduce
 from smlt.core.sync.pieces import PiecewiseScatterReduce
@@ -56,7 +56,8 @@ def train(
     pattern=collective_for,
 ):
     """Some steps of one rank: merged headers and the bytes of the sums."""
-    sums = pattern(channel, regions, (1, 0), rank, world_size, impatient)
+    seat = None if channel is None else Seat(channel, (1, 0), rank, world_size, impatient)
+    sums = pattern(seat, regions)
     found = []
     for step in range(STEPS):
         memory = sums.contribution(step)
@@ -168,17 +169,12 @@ def test_all_gather_gives_every_value_in_rank_order(shows: bool) -> None:
     channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
 
     def gather(rank: int) -> list[bytes]:
-        key = ChannelKey(1, 0, 3, "eval", rank)
-        return all_gather(channels[rank], b"*" * rank, key, world_size, impatient)
+        return all_gather(Seat(channels[rank], (1, 0), rank, world_size, impatient), b"*" * rank, 3, "eval")
 
     assert in_threads(gather, world_size) == [[b"", b"*", b"**", b"***", b"****"]] * world_size
     for rank, channel in enumerate(channels):
         assert channel.stats().requests == {"put": 1, "get": world_size - 1}
         assert (channel.stats().bytes_up, channel.stats().bytes_down) == (rank, 10 - rank)
-
-
-def test_all_gather_alone() -> None:
-    assert all_gather(None, b"mine", ChannelKey(1, 0, 0, "eval", 0), 1, impatient) == [b"mine"]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 5])

@@ -11,6 +11,7 @@ import pytest
 from smlt.core.errors import ChannelError, ProtocolError
 from smlt.core.membership import Membership
 from smlt.core.storage import ChannelKey
+from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
 from smlt.core.task import Region, TaskShape
 from tests.support.channels import MemoryChannel, Room, in_threads
@@ -28,7 +29,7 @@ def on_all(work: Callable[[Membership], Any], shapes: list[TaskShape]) -> list[A
 
     def on_one(rank: int) -> Any:
         channel = MemoryChannel(room, rank) if world_size > 1 else None
-        return work(Membership(channel, (3, 1), rank, world_size, shapes[rank], impatient))
+        return work(Membership(channel and Seat(channel, (3, 1), rank, world_size, impatient), shapes[rank]))
 
     return in_threads(on_one, world_size)
 
@@ -75,7 +76,7 @@ def test_a_run_of_any_length_keeps_only_what_may_still_be_read() -> None:
     room, world_size, kept = Room(), 3, []
 
     def work(rank: int) -> None:
-        membership = Membership(MemoryChannel(room, rank), (1, 0), rank, world_size, SHAPE, impatient)
+        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, impatient), SHAPE)
         membership.meet("hello", 0)
         for step in range(40):
             membership.contribution(step)[0][:] = rank
@@ -102,7 +103,7 @@ def test_a_value_is_kept_for_the_slowest_rank() -> None:
             room.until(lambda: all(other in room.waiting and room.waiting[other].piece == "grad" for other in (0, 1)))
 
     def work(rank: int) -> list[list[bytes]]:
-        membership = Membership(MemoryChannel(room, rank), (1, 0), rank, world_size, SHAPE, impatient)
+        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, impatient), SHAPE)
         gathered = []
         for step in range(steps):
             membership.contribution(step)[0][:] = rank
@@ -123,7 +124,7 @@ def test_the_last_words_of_who_has_gone_are_heard() -> None:
             room.until(lambda: room.closed == {0, 2})
 
     def work(rank: int) -> None:
-        membership = Membership(MemoryChannel(room, rank), (1, 0), rank, world_size, SHAPE, impatient)
+        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, impatient), SHAPE)
         membership.meet("hello", 0)
         membership.meet("bye", 7)
         membership.close()
@@ -134,7 +135,7 @@ def test_the_last_words_of_who_has_gone_are_heard() -> None:
 
 def test_close_releases_the_channel_and_is_harmless_alone() -> None:
     channel = MemoryChannel(Room(), 0)
-    Membership(channel, (1, 0), 0, 2, SHAPE, impatient).close()
+    Membership(Seat(channel, (1, 0), 0, 2, impatient), SHAPE).close()
     with pytest.raises(ChannelError, match="closed"):
         channel.allocate(1)
-    Membership(None, (1, 0), 0, 1, SHAPE, impatient).close()
+    Membership(None, SHAPE).close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +21,32 @@ WAIT_SLICE_S = 0.2
 
 CACHED_BYTES = 256 << 10
 """Of each operand; sums of such pieces stay in a core's cache until they are copied."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One rank's place among the ranks of a round.
+
+    Attributes:
+        channel: this rank's client in this round.
+        address: (generation, round) of all keys.
+        rank, world_size: who this is, of at least two.
+        patience: asked while a peer is waited for.
+    """
+
+    channel: Channel
+    address: tuple[int, int]
+    rank: int
+    world_size: int
+    patience: Patience
+
+    def key(self, step: int, piece: str, rank: int) -> ChannelKey:
+        """The key of a value that `rank` writes."""
+        return ChannelKey(*self.address, step, piece, rank)
+
+    def own_key(self, step: int, piece: str) -> ChannelKey:
+        """The key of a value that this rank writes."""
+        return self.key(step, piece, self.rank)
 
 
 class Collective(ABC):
@@ -77,40 +103,26 @@ class ScatterReduce(Collective):
     (N - 1) (S + S/N) bytes. (Facts of the pattern: LambdaML, arXiv 2105.07806, "ScatterReduce".)
 
     Args:
-        channel: this rank's client in this round.
+        seat: whose side this is.
         regions: what a contribution consists of.
-        address: (generation, round) of all keys.
-        rank, world_size: who this is, of at least two.
-        patience: asked while a peer is waited for.
     """
 
-    def __init__(
-        self,
-        channel: Channel,
-        regions: tuple[Region, ...],
-        address: tuple[int, int],
-        rank: int,
-        world_size: int,
-        patience: Patience,
-    ) -> None:
-        self._channel = channel
-        self._layout = ContributionLayout(regions, world_size)
-        self._address = address
-        self._rank, self._world_size = rank, world_size
-        self._patience = patience
-        self._shards = [self._layout.shard(owner) for owner in range(world_size)]
-        shard_bytes = self._layout.shard_bytes(self._shards[rank])
-        channel.reserve(2 * (self._layout.size_bytes + shard_bytes))
+    def __init__(self, seat: Seat, regions: tuple[Region, ...]) -> None:
+        self._seat = seat
+        self._layout = ContributionLayout(regions, seat.world_size)
+        self._shards = [self._layout.shard(owner) for owner in range(seat.world_size)]
+        shard_bytes = self._layout.shard_bytes(self._shards[seat.rank])
+        seat.channel.reserve(2 * (self._layout.size_bytes + shard_bytes))
         # Two of each, by parity: a peer may still read those of step t while step t + 1 is computed, but not t + 2.
-        self._contributions = [channel.allocate(self._layout.size_bytes) for _ in range(2)]
-        self._reduced = [channel.allocate(shard_bytes) for _ in range(2)]
+        self._contributions = [seat.channel.allocate(self._layout.size_bytes) for _ in range(2)]
+        self._reduced = [seat.channel.allocate(shard_bytes) for _ in range(2)]
         self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
 
     def contribution(self, step: int) -> list[Array]:
         """Zeroed arrays over memory that the peers will read; that of step - 2, of which nobody needs anything now."""
         memory = self._contributions[step % 2]
         for piece in ("grad", "sum"):
-            self._channel.discard(self._key(step - 2, piece, self._rank))
+            self._seat.channel.discard(self._seat.own_key(step - 2, piece))
         arrays = self._layout.arrays(memory)
         for array in arrays:
             array.fill(0)
@@ -121,24 +133,24 @@ class ScatterReduce(Collective):
         step = header.step
         memory = self._contributions[step % 2]
         header.pack_into(memory)
-        self._channel.put(self._key(step, "grad", self._rank), [memory])
+        self._seat.channel.put(self._seat.own_key(step, "grad"), [memory])
         merged = self._reduce_own_shard(step, memory)
         self._collect(step)
         return merged, self._sums
 
     def _reduce_own_shard(self, step: int, own: memoryview) -> Header:
-        spans = self._shards[self._rank]
+        spans = self._shards[self._seat.rank]
         shard = self._reduced[step % 2]
         values = [
-            own if peer == self._rank else self._read(step, "grad", peer, self._layout.size_bytes)
-            for peer in range(self._world_size)
+            own if peer == self._seat.rank else self._read(step, "grad", peer, self._layout.size_bytes)
+            for peer in range(self._seat.world_size)
         ]
         for span, total in zip(spans, self._layout.shard_arrays(shard, spans), strict=True):
             parts = [np.frombuffer(value, total.dtype, span.elements, span.offset_bytes) for value in values]
             self._add_up(parts, total, self._sums[span.region][span.start : span.start + span.elements])
         merged = merge([Header.unpack(value) for value in values])
         merged.pack_into(shard)
-        self._channel.put(self._key(step, "sum", self._rank), [shard])
+        self._seat.channel.put(self._seat.own_key(step, "sum"), [shard])
         return merged
 
     @staticmethod
@@ -155,7 +167,7 @@ class ScatterReduce(Collective):
     def _collect(self, step: int) -> None:
         own = self._reduced[step % 2][: Header.SIZE]
         for owner, spans in enumerate(self._shards):
-            if owner == self._rank:
+            if owner == self._seat.rank:
                 continue
             value = self._read(step, "sum", owner, self._layout.shard_bytes(spans))
             if value[: Header.SIZE] != own:  # by bytes: a NaN equals itself
@@ -164,18 +176,14 @@ class ScatterReduce(Collective):
                 np.copyto(self._sums[span.region][span.start : span.start + span.elements], piece)
 
     def _read(self, step: int, piece: str, peer: int, size: int) -> memoryview:
-        key = self._key(step, piece, peer)
-        value = wait_for(self._channel, key, self._patience)
+        key = self._seat.key(step, piece, peer)
+        value = wait_for(self._seat.channel, key, self._seat.patience)
         if value.nbytes != size:
             raise ProtocolError(
                 f"rank {peer} sent {value.nbytes} bytes at step {step}, {size} were expected",
                 "do all ranks build the same model?",
             )
         return value
-
-    def _key(self, step: int, piece: str, rank: int) -> ChannelKey:
-        generation, round_number = self._address
-        return ChannelKey(generation, round_number, step, piece, rank)
 
 
 def wait_for(channel: Channel, key: ChannelKey, patience: Patience) -> memoryview:
@@ -207,18 +215,13 @@ def fetch_into(channel: Channel, key: ChannelKey, out: memoryview, patience: Pat
         )
 
 
-def all_gather(
-    channel: Channel | None, own: bytes, key: ChannelKey, world_size: int, patience: Patience
-) -> list[bytes]:
-    """Every rank's small value, in rank order. `key` addresses this rank's own.
+def all_gather(seat: Seat, own: bytes, step: int, piece: str) -> list[bytes]:
+    """Every rank's small value, in rank order.
 
     N ranks, S bytes each: 1 put and N - 1 get a rank, S bytes up, (N - 1) S bytes down, 1 phase.
     """
-    if channel is None:
-        return [own]
-    channel.put(key, [own])
-    gathered = []
-    for peer in range(world_size):
-        value = own if peer == key.rank else bytes(wait_for(channel, replace(key, rank=peer), patience))
-        gathered.append(value)
-    return gathered
+    seat.channel.put(seat.own_key(step, piece), [own])
+    return [
+        own if peer == seat.rank else bytes(wait_for(seat.channel, seat.key(step, piece, peer), seat.patience))
+        for peer in range(seat.world_size)
+    ]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from smlt.core.errors import ProtocolError
-from smlt.core.storage import Buffer, Channel, ChannelKey
+from smlt.core.storage import Buffer, ChannelKey
 from smlt.core.sync.buckets import ContributionLayout
-from smlt.core.sync.collectives import Collective, Patience, fetch_into
+from smlt.core.sync.collectives import Collective, Seat, fetch_into
 from smlt.core.sync.header import Header
 from smlt.core.sync.values import Piece, add_up, arrays_of, cut, pieces_of, size_of, value_of
 from smlt.core.task import Array, Region
@@ -24,27 +24,15 @@ class PackedScatterReduce(Collective):
     every shard's header; 2 phases. At list prices of S3 a PUT costs 12 GETs: hence few of those.
 
     Args:
-        channel: this rank's client in this round; reads by range.
+        seat: whose side this is.
         regions: what a contribution consists of.
-        address: (generation, round) of all keys.
-        rank, world_size: who this is, of at least two.
-        patience: asked while a peer is waited for.
     """
 
-    def __init__(
-        self,
-        channel: Channel,
-        regions: tuple[Region, ...],
-        address: tuple[int, int],
-        rank: int,
-        world_size: int,
-        patience: Patience,
-    ) -> None:
-        self._channel, self._address, self._patience = channel, address, patience
-        self._rank, self._world_size = rank, world_size
-        layout = ContributionLayout(regions, world_size)
+    def __init__(self, seat: Seat, regions: tuple[Region, ...]) -> None:
+        self._seat = seat
+        layout = ContributionLayout(regions, seat.world_size)
         whole = sum(region.size_bytes for region in regions) + 1
-        self._shards = [pieces_of(layout, owner, whole)[0] for owner in range(world_size)]
+        self._shards = [pieces_of(layout, owner, whole)[0] for owner in range(seat.world_size)]
         self._own = [np.zeros(region.elements, region.dtype) for region in regions]
         self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
         self._scratch = memoryview(bytearray(max(size_of(shard) for shard in self._shards)))
@@ -52,21 +40,21 @@ class PackedScatterReduce(Collective):
     def contribution(self, step: int) -> list[Array]:
         """Zeroed arrays, one a region; what was published two steps before is discarded."""
         for piece in ("grad", "sum"):
-            self._channel.discard(self._key(step - 2, piece, self._rank))
+            self._seat.channel.discard(self._seat.own_key(step - 2, piece))
         for array in self._own:
             array.fill(0)
         return self._own
 
     def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
         """Write the others' shards, add up the own one, write it, and collect the others'."""
-        step, own = header.step, self._shards[self._rank]
-        self._channel.put(self._key(step, "grad", self._rank), self._for_others(header))
+        step, own = header.step, self._shards[self._seat.rank]
+        self._seat.channel.put(self._seat.own_key(step, "grad"), self._for_others(header))
         totals = arrays_of(own, self._sums)
         merged = add_up(totals, self._contributions(header, own, totals))
-        self._channel.put(self._key(step, "sum", self._rank), value_of(merged, own, self._sums))
-        for owner in self._others(self._rank):
+        self._seat.channel.put(self._seat.own_key(step, "sum"), value_of(merged, own, self._sums))
+        for owner in self._others(self._seat.rank):
             shard = self._shards[owner]
-            value = self._fetch(self._key(step, "sum", owner), shard, 0)
+            value = self._fetch(self._seat.key(step, "sum", owner), shard, 0)
             if value[: Header.SIZE] != merged.packed():
                 raise ProtocolError(f"rank {owner} merged other headers at step {step}")
             targets = arrays_of(shard, self._sums)
@@ -76,29 +64,26 @@ class PackedScatterReduce(Collective):
 
     def _for_others(self, header: Header) -> list[Buffer]:
         parts: list[Buffer] = []
-        for owner in self._others(self._rank):
+        for owner in self._others(self._seat.rank):
             parts += value_of(header, self._shards[owner], self._own)
         return parts
 
     def _contributions(
         self, header: Header, own: Piece, totals: Sequence[Array]
     ) -> Iterator[tuple[Header, Iterable[Array]]]:
-        for peer in range(self._world_size):
-            if peer == self._rank:
+        for peer in range(self._seat.world_size):
+            if peer == self._seat.rank:
                 yield header, arrays_of(own, self._own)
             else:
-                before = (owner for owner in self._others(peer) if owner < self._rank)
+                before = (owner for owner in self._others(peer) if owner < self._seat.rank)
                 offset = sum(size_of(self._shards[owner]) for owner in before)
-                value = self._fetch(self._key(header.step, "grad", peer), own, offset)
+                value = self._fetch(self._seat.key(header.step, "grad", peer), own, offset)
                 yield Header.unpack(value), cut(value, own, totals)
 
     def _others(self, rank: int) -> Iterator[int]:
-        return (owner for owner in range(self._world_size) if owner != rank)
+        return (owner for owner in range(self._seat.world_size) if owner != rank)
 
     def _fetch(self, key: ChannelKey, shard: Piece, offset: int) -> memoryview:
         value = self._scratch[: size_of(shard)]
-        fetch_into(self._channel, key, value, self._patience, offset)
+        fetch_into(self._seat.channel, key, value, self._seat.patience, offset)
         return value
-
-    def _key(self, step: int, piece: str, rank: int) -> ChannelKey:
-        return ChannelKey(*self._address, step, piece, rank)

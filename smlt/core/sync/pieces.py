@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from smlt.core.errors import ProtocolError
-from smlt.core.storage import Channel, ChannelKey
+from smlt.core.storage import ChannelKey
 from smlt.core.sync.buckets import ContributionLayout
-from smlt.core.sync.collectives import Collective, Patience, fetch_into
+from smlt.core.sync.collectives import Collective, Seat, fetch_into
 from smlt.core.sync.header import Header
 from smlt.core.sync.values import Piece, add_up, arrays_of, cut, pieces_of, size_of, value_of
 from smlt.core.task import Array, Region
@@ -31,30 +31,17 @@ class PiecewiseScatterReduce(Collective):
     2 S (N - 1)/N down, and 64 bytes a request for its header; 2 phases.
 
     Args:
-        channel: this rank's client in this round.
+        seat: whose side this is.
         regions: what a contribution consists of.
-        address: (generation, round) of all keys.
-        rank, world_size: who this is, of at least two.
-        patience: asked while a peer is waited for.
         piece_bytes: the largest piece.
     """
 
-    def __init__(
-        self,
-        channel: Channel,
-        regions: tuple[Region, ...],
-        address: tuple[int, int],
-        rank: int,
-        world_size: int,
-        patience: Patience,
-        piece_bytes: int = PIECE_BYTES,
-    ) -> None:
-        self._channel, self._address, self._patience = channel, address, patience
-        self._rank, self._world_size = rank, world_size
-        layout = ContributionLayout(regions, world_size)
-        self._pieces = [pieces_of(layout, owner, piece_bytes) for owner in range(world_size)]
+    def __init__(self, seat: Seat, regions: tuple[Region, ...], piece_bytes: int = PIECE_BYTES) -> None:
+        self._seat = seat
+        layout = ContributionLayout(regions, seat.world_size)
+        self._pieces = [pieces_of(layout, owner, piece_bytes) for owner in range(seat.world_size)]
         self._rounds = max(len(pieces) for pieces in self._pieces)
-        self._peers = [(rank + distance) % world_size for distance in range(1, world_size)]
+        self._peers = [(seat.rank + distance) % seat.world_size for distance in range(1, seat.world_size)]
         self._own = [np.zeros(region.elements, region.dtype) for region in regions]
         self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
         largest = max(size_of(piece) for pieces in self._pieces for piece in pieces)
@@ -62,8 +49,8 @@ class PiecewiseScatterReduce(Collective):
 
     def contribution(self, step: int) -> list[Array]:
         """Zeroed arrays, one a region, for this rank's contribution to `step`."""
-        for number in range(len(self._pieces[self._rank])):
-            self._channel.discard(self._sum_key(step - 2, number, self._rank))
+        for number in range(len(self._pieces[self._seat.rank])):
+            self._seat.channel.discard(self._sum_key(step - 2, number, self._seat.rank))
         for array in self._own:
             array.fill(0)
         return self._own
@@ -71,7 +58,7 @@ class PiecewiseScatterReduce(Collective):
     def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
         """Sum what `contribution(header.step)` was filled with over all ranks; as `ScatterReduce.reduce`."""
         step = header.step
-        self._channel.expect(list(self._reads(step)))
+        self._seat.channel.expect(list(self._reads(step)))
         merged: Header | None = None
         for turn in range(self._rounds + 2 * WINDOW):
             self._write(header, turn)
@@ -85,10 +72,10 @@ class PiecewiseScatterReduce(Collective):
         """The keys that `reduce` reads, in its order."""
         for turn in range(self._rounds + 2 * WINDOW):
             number = turn - WINDOW
-            if 0 <= number < len(self._pieces[self._rank]):
-                for peer in range(self._world_size):
-                    if peer != self._rank:
-                        yield self._piece_key(step, self._rank, number, peer)
+            if 0 <= number < len(self._pieces[self._seat.rank]):
+                for peer in range(self._seat.world_size):
+                    if peer != self._seat.rank:
+                        yield self._piece_key(step, self._seat.rank, number, peer)
             number = turn - 2 * WINDOW
             for owner in self._peers:
                 if 0 <= number < len(self._pieces[owner]):
@@ -98,30 +85,30 @@ class PiecewiseScatterReduce(Collective):
         for owner in self._peers:
             if number < len(self._pieces[owner]):
                 piece = self._pieces[owner][number]
-                key = self._piece_key(header.step, owner, number, self._rank)
-                self._channel.put(key, value_of(header, piece, self._own), readers=1)
+                key = self._piece_key(header.step, owner, number, self._seat.rank)
+                self._seat.channel.put(key, value_of(header, piece, self._own), readers=1)
 
     def _add_up(self, header: Header, number: int, merged: Header | None) -> Header | None:
-        if not 0 <= number < len(self._pieces[self._rank]):
+        if not 0 <= number < len(self._pieces[self._seat.rank]):
             return merged
-        piece = self._pieces[self._rank][number]
+        piece = self._pieces[self._seat.rank][number]
         totals = arrays_of(piece, self._sums)
         now = add_up(totals, self._contributions(header, number, piece, totals))
         if merged is not None and now.packed() != merged.packed():
             raise ProtocolError(f"a rank said one thing and then another at step {header.step}")
-        key = self._sum_key(header.step, number, self._rank)
-        self._channel.put(key, value_of(now, piece, self._sums), readers=self._world_size - 1)
+        key = self._sum_key(header.step, number, self._seat.rank)
+        self._seat.channel.put(key, value_of(now, piece, self._sums), readers=self._seat.world_size - 1)
         return now
 
     def _contributions(
         self, header: Header, number: int, piece: Piece, totals: Sequence[Array]
     ) -> Iterator[tuple[Header, Iterable[Array]]]:
         """All ranks' contributions to a piece of the own shard, in rank order, each in the same memory."""
-        for peer in range(self._world_size):
-            if peer == self._rank:
+        for peer in range(self._seat.world_size):
+            if peer == self._seat.rank:
                 yield header, arrays_of(piece, self._own)
             else:
-                value = self._fetch(self._piece_key(header.step, self._rank, number, peer), piece)
+                value = self._fetch(self._piece_key(header.step, self._seat.rank, number, peer), piece)
                 yield Header.unpack(value), cut(value, piece, totals)
 
     def _collect(self, step: int, number: int, merged: Header | None) -> None:
@@ -138,11 +125,11 @@ class PiecewiseScatterReduce(Collective):
 
     def _fetch(self, key: ChannelKey, piece: Piece) -> memoryview:
         value = self._scratch[: size_of(piece)]
-        fetch_into(self._channel, key, value, self._patience)
+        fetch_into(self._seat.channel, key, value, self._seat.patience)
         return value
 
     def _piece_key(self, step: int, owner: int, number: int, rank: int) -> ChannelKey:
-        return ChannelKey(*self._address, step, f"grad{owner}.{number}", rank)
+        return self._seat.key(step, f"grad{owner}.{number}", rank)
 
     def _sum_key(self, step: int, number: int, owner: int) -> ChannelKey:
-        return ChannelKey(*self._address, step, f"sum{number}", owner)
+        return self._seat.key(step, f"sum{number}", owner)
