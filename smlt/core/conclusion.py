@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from smlt.core import layout
-from smlt.core.controller import Finish
 from smlt.core.ledger import Ledger
 from smlt.core.planner import Plan
+from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog, RunView, read_events
 from smlt.core.runs import OpenRun
 from smlt.core.storage import StoreSpec

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from smlt._version import __version__
-from smlt.core import checkpoint, controller, layout
+from smlt.core import checkpoint, layout, run_events
 from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
 from smlt.core.control import ControlDesk, Mailbox
+from smlt.core.controller import Controller
 from smlt.core.ledger import Ledger
 from smlt.core.messages import Mail
 from smlt.core.planner import Plan
@@ -77,13 +78,13 @@ class Driver:
         self._desk, self._launcher, self._log, self._ledger = desk, launcher, log, ledger
         self._functions: list[_Function] = []
         self._flushed_at = time.monotonic()
-        self._finish: controller.Finish | None = None
+        self._finish: run_events.Finish | None = None
 
-    def drive(self, interrupts: Interrupts) -> controller.Finish:
+    def drive(self, interrupts: Interrupts) -> run_events.Finish:
         """Until the controller says that the run is over."""
         run, limits = self._run, self._run.backend.limits
-        machine = controller.Controller(
-            controller.Terms(
+        machine = Controller(
+            run_events.Terms(
                 workers=self._plan.allocation.workers,
                 deadline_s=run.spec.limits.deadline,
                 budget_usd=run.spec.limits.budget,
@@ -94,7 +95,7 @@ class Driver:
         resume_from = checkpoint.latest_manifest(run.store)
         now = time.monotonic()
         spent_usd = self._ledger.items_usd(now)["total"]
-        started = controller.Started(now, run.before.generation + 1, resume_from, run.before.step, spent_usd)
+        started = run_events.Started(now, run.before.generation + 1, resume_from, run.before.step, spent_usd)
         self._handle(machine, started)
         obeyed = 0
         while self._finish is None:
@@ -105,33 +106,33 @@ class Driver:
                 self._handle(machine, event)
             while obeyed < interrupts.asked:
                 obeyed += 1
-                self._handle(machine, controller.CancelRequested(time.monotonic()))
+                self._handle(machine, run_events.CancelRequested(time.monotonic()))
         return self._finish
 
-    def _handle(self, machine: controller.Controller, event: controller.Event) -> None:
+    def _handle(self, machine: Controller, event: run_events.Event) -> None:
         for command in machine.handle(event):
             self._perform(command)
 
-    def _perform(self, command: controller.Command) -> None:
+    def _perform(self, command: run_events.Command) -> None:
         match command:
-            case controller.Record(kind=kind, data=data):
+            case run_events.Record(kind=kind, data=data):
                 self._log.append(kind, data)
-            case controller.Launch():
+            case run_events.Launch():
                 self._launch(command)
-            case controller.OpenRound(round=opened):
+            case run_events.OpenRound(round=opened):
                 self._desk.change(round=opened, wish="")
-            case controller.Wish(reason=reason):
+            case run_events.Wish(reason=reason):
                 self._desk.change(wish=reason)
-            case controller.StopWorkers():
+            case run_events.StopWorkers():
                 self._desk.change(stop_now=True)
-            case controller.KillWorkers():
+            case run_events.KillWorkers():
                 for function in self._functions:
                     if not function.over:
                         self._launcher.stop(function.handle)
-            case controller.Finish():
+            case run_events.Finish():
                 self._finish = command
 
-    def _launch(self, command: controller.Launch) -> None:
+    def _launch(self, command: run_events.Launch) -> None:
         run, limits, allocation = self._run, self._run.backend.limits, self._plan.allocation
         spec = RankSpec(
             run=run.name,
@@ -162,7 +163,7 @@ class Driver:
         mailbox = Mailbox(run.store, command.generation, command.rank, command.incarnation)
         self._functions.append(_Function(handle, command.generation, command.rank, mailbox))
 
-    def _happenings(self, stopping_s: float) -> Iterator[controller.Event]:
+    def _happenings(self, stopping_s: float) -> Iterator[run_events.Event]:
         """All that has happened since the last look; a function's state is read before its mail, and told after it."""
         living = [function for function in self._functions if not function.over]
         states = self._launcher.poll([function.handle for function in living])
@@ -175,28 +176,28 @@ class Driver:
                 now = time.monotonic()
                 self._ledger.ended(function.handle, now)
                 lost = state.phase is Phase.LOST
-                yield controller.WorkerExited(now, function.rank, function.generation, lost, state.detail)
+                yield run_events.WorkerExited(now, function.rank, function.generation, lost, state.detail)
         now = time.monotonic()
         stopping_usd = self._ledger.rate_usd_per_s() * stopping_s
-        yield controller.Tick(now, self._ledger.items_usd(now)["total"] + stopping_usd)
+        yield run_events.Tick(now, self._ledger.items_usd(now)["total"] + stopping_usd)
 
-    def _events_of(self, function: _Function, mail: Mail) -> Iterator[controller.Event]:
+    def _events_of(self, function: _Function, mail: Mail) -> Iterator[run_events.Event]:
         """One mail as events, in the order in which things happened in the worker."""
         now, rank = time.monotonic(), function.rank
         for line in mail.output:
             self._log.append("output", {"generation": function.generation, "rank": rank, "text": line})
         if mail.ready:
-            yield controller.WorkerReady(now, rank, mail.ready)
+            yield run_events.WorkerReady(now, rank, mail.ready)
         if mail.steps:
-            yield controller.StepsDone(rank, mail.steps)
+            yield run_events.StepsDone(rank, mail.steps)
         for evaluation in mail.evaluations:
-            yield controller.EvaluationDone(evaluation)
+            yield run_events.EvaluationDone(evaluation)
         for done in mail.checkpoints:
-            yield controller.Checkpointed(done, layout.manifest(done.step))
+            yield run_events.Checkpointed(done, layout.manifest(done.step))
         if mail.failure:
-            yield controller.WorkerFailed(now, rank, mail.failure)
+            yield run_events.WorkerFailed(now, rank, mail.failure)
         if mail.left:
-            yield controller.WorkerLeft(now, rank, mail.left)
+            yield run_events.WorkerLeft(now, rank, mail.left)
 
     def _flush(self) -> None:
         now = time.monotonic()

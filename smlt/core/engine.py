@@ -11,7 +11,6 @@ from smlt._version import __version__
 from smlt.core import layout
 from smlt.core.conclusion import conclude
 from smlt.core.control import ControlDesk
-from smlt.core.controller import Finish
 from smlt.core.driver import Driver, Interrupts
 from smlt.core.errors import SmltError
 from smlt.core.job import JobSpec
@@ -21,6 +20,7 @@ from smlt.core.parcel import make_parcel
 from smlt.core.planner import Plan
 from smlt.core.planning import plan_job
 from smlt.core.plugins import Registry
+from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog
 from smlt.core.runs import OpenRun, open_run
 from smlt.core.summary import Summary

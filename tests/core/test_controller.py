@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from smlt.core.controller import Controller, Finish, KillWorkers, OpenRound, Record, Started, StopWorkers, Wish
+from smlt.core.controller import Controller
 from smlt.core.messages import Left, Round
+from smlt.core.run_events import Finish, KillWorkers, OpenRound, Record, Started, StopWorkers, Wish
 from tests.support.events import TERMS, Desk, launches
 
 

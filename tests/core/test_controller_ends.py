@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smlt.core.controller import BEGIN_AGAIN, GO_ON, Finish, KillWorkers, Launch, StopWorkers, Wish
+from smlt.core.controller import BEGIN_AGAIN, GO_ON
 from smlt.core.messages import Left
+from smlt.core.run_events import Finish, KillWorkers, Launch, StopWorkers, Wish
 from tests.support.events import FAILURE, Desk
 
 
