@@ -17,7 +17,7 @@ from smlt.core.sync.header import Header
 from smlt.core.sync.packed import PackedScatterReduce
 from smlt.core.sync.pieces import PiecewiseScatterReduce
 from smlt.core.task import Array, Region
-from tests.support.channels import MemoryChannel, Room, in_threads
+from tests.support.channels import MemoryChannel, Patient, Room, in_threads
 
 STEPS = 5
 REGIONS = st.lists(
@@ -43,10 +43,6 @@ def sum_in_rank_order(regions: tuple[Region, ...], world_size: int, step: int) -
     return [array.tobytes() for array in total]
 
 
-def impatient(piece: str, peer: int) -> None:
-    raise AssertionError(f"waited in vain for {piece} of rank {peer}")
-
-
 def train(
     room: Room,
     channel: MemoryChannel | None,
@@ -56,7 +52,7 @@ def train(
     pattern=collective_for,
 ):
     """Some steps of one rank: merged headers and the bytes of the sums."""
-    seat = None if channel is None else Seat(channel, (1, 0), rank, world_size, impatient)
+    seat = None if channel is None else Seat(channel, (1, 0), rank, world_size, Patient())
     sums = pattern(seat, regions)
     found = []
     for step in range(STEPS):
@@ -169,7 +165,7 @@ def test_all_gather_gives_every_value_in_rank_order(shows: bool) -> None:
     channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
 
     def gather(rank: int) -> list[bytes]:
-        return all_gather(Seat(channels[rank], (1, 0), rank, world_size, impatient), b"*" * rank, 3, "eval")
+        return all_gather(Seat(channels[rank], (1, 0), rank, world_size, Patient()), b"*" * rank, 3, "eval")
 
     assert in_threads(gather, world_size) == [[b"", b"*", b"**", b"***", b"****"]] * world_size
     for rank, channel in enumerate(channels):

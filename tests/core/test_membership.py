@@ -14,13 +14,9 @@ from smlt.core.storage import ChannelKey
 from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
 from smlt.core.task import Region, TaskShape
-from tests.support.channels import MemoryChannel, Room, in_threads
+from tests.support.channels import MemoryChannel, Patient, Room, in_threads
 
 SHAPE = TaskShape(100, 20, 7, (Region("float32", 7),), {"numpy": "2.0"})
-
-
-def impatient(piece: str, peer: int) -> None:
-    raise AssertionError(f"waited in vain for {piece} of rank {peer}")
 
 
 def on_all(work: Callable[[Membership], Any], shapes: list[TaskShape]) -> list[Any]:
@@ -29,7 +25,7 @@ def on_all(work: Callable[[Membership], Any], shapes: list[TaskShape]) -> list[A
 
     def on_one(rank: int) -> Any:
         channel = MemoryChannel(room, rank) if world_size > 1 else None
-        return work(Membership(channel and Seat(channel, (3, 1), rank, world_size, impatient), shapes[rank]))
+        return work(Membership(channel and Seat(channel, (3, 1), rank, world_size, Patient()), shapes[rank]))
 
     return in_threads(on_one, world_size)
 
@@ -76,7 +72,7 @@ def test_a_run_of_any_length_keeps_only_what_may_still_be_read() -> None:
     room, world_size, kept = Room(), 3, []
 
     def work(rank: int) -> None:
-        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, impatient), SHAPE)
+        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, Patient()), SHAPE)
         membership.meet("hello", 0)
         for step in range(40):
             membership.contribution(step)[0][:] = rank
@@ -103,7 +99,7 @@ def test_a_value_is_kept_for_the_slowest_rank() -> None:
             room.until(lambda: all(other in room.waiting and room.waiting[other].piece == "grad" for other in (0, 1)))
 
     def work(rank: int) -> list[list[bytes]]:
-        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, impatient), SHAPE)
+        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, Patient()), SHAPE)
         gathered = []
         for step in range(steps):
             membership.contribution(step)[0][:] = rank
@@ -124,7 +120,7 @@ def test_the_last_words_of_who_has_gone_are_heard() -> None:
             room.until(lambda: room.closed == {0, 2})
 
     def work(rank: int) -> None:
-        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, impatient), SHAPE)
+        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, Patient()), SHAPE)
         membership.meet("hello", 0)
         membership.meet("bye", 7)
         membership.close()
@@ -135,7 +131,7 @@ def test_the_last_words_of_who_has_gone_are_heard() -> None:
 
 def test_close_releases_the_channel_and_is_harmless_alone() -> None:
     channel = MemoryChannel(Room(), 0)
-    Membership(Seat(channel, (1, 0), 0, 2, impatient), SHAPE).close()
+    Membership(Seat(channel, (1, 0), 0, 2, Patient()), SHAPE).close()
     with pytest.raises(ChannelError, match="closed"):
         channel.allocate(1)
     Membership(None, SHAPE).close()

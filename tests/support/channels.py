@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,6 +133,18 @@ class MemoryChannel(Channel):
 def _check(key: ChannelKey, value: _Value) -> None:
     if zlib.crc32(value.memory) != value.checksum:
         raise AssertionError(f"the memory of {key} was written to while it was published")
+
+
+class Patient:
+    """A patience that gives up once one value was looked for in vain so often that its writer, not the machine, is slow."""
+
+    def __init__(self, looks: int = 300) -> None:
+        self._looks = looks
+        self._counts: Counter[tuple[str, int, int]] = Counter()
+
+    def __call__(self, piece: str, peer: int) -> None:
+        self._counts[piece, peer, threading.get_ident()] += 1
+        assert max(self._counts.values()) < self._looks, f"waited in vain for {piece} of rank {peer}"
 
 
 def in_threads(work: Callable[[int], Any], world_size: int) -> list[Any]:
