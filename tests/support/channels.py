@@ -136,7 +136,7 @@ def _check(key: ChannelKey, value: _Value) -> None:
 
 
 class Patient:
-    """A patience that gives up once one value was looked for in vain so often that its writer, not the machine, is slow."""
+    """A patience that gives up once a value was looked for in vain so often that no busy machine explains it."""
 
     def __init__(self, looks: int = 300) -> None:
         self._looks = looks
