@@ -75,6 +75,7 @@ class Link:
         self._poller = select.poll()
         self._poller.register(self._socket, select.POLLIN)
         self._events = select.POLLIN
+        self._mark = protocol.WaterMark(self._socket)
         self.is_idle = True
         """Whether the next request may be sent: false within one, and after one that was broken off."""
 
@@ -176,6 +177,7 @@ class Link:
             self._poller.modify(self._socket, wanted)
             self._events = wanted
         came = 0
+        self._mark.set(room.nbytes)
         for _, happened in self._poller.poll(WAIT_SLICE_S * 1e3):
             self._moved_at = time.monotonic()
             if happened & select.POLLOUT:

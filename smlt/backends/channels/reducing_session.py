@@ -42,6 +42,9 @@ class Session:
         self.is_known = False
         """Whether the client has shown that it knows the token."""
         self._socket, self._token, self._store = connection, token, store
+        self._mark = protocol.WaterMark(connection)
+        self._poller = select.poll()
+        self._poller.register(connection, select.POLLIN)
         self._client: Client
         self._unread = 0
         """Bytes of the current request's payload that have not come in yet."""
@@ -225,9 +228,13 @@ class Session:
                 self._fill(room[: self._unread])
 
     def _receive(self, room: memoryview) -> None:
-        received = 0
+        received, flags = 0, socket.MSG_WAITALL
         while received < room.nbytes:
-            came = self._socket.recv_into(room[received:], 0, socket.MSG_WAITALL)
-            if came == 0:
-                raise ConnectionResetError("the client is gone")
-            received += came
+            if self._mark.set(room.nbytes - received):
+                self._poller.poll()
+                flags = socket.MSG_DONTWAIT
+            with suppress(BlockingIOError):
+                came = self._socket.recv_into(room[received:], 0, flags)
+                if came == 0:
+                    raise ConnectionResetError("the client is gone")
+                received += came
