@@ -42,9 +42,9 @@ EVERYTHING = 2**64 - 1
 
 MOST_KEY_BYTES = 4096
 MOST_HEADER_BYTES = 1 << 16
-WATER_MARK_BYTES = 128 << 10
+WATER_MARK_BYTES = 512 << 10
 SMALL_BYTES = 16 << 10
-LOOPBACK_BUFFER_BYTES = 512 << 10
+LOOPBACK_BUFFER_BYTES = 1 << 20
 """Of sockets on one machine: what is under way then stays in a core's cache. Between machines the kernel knows best."""
 
 

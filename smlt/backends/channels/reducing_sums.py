@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from smlt.backends.channels.reducing_memory import Bytes, Memory
 from smlt.core.errors import ChannelError
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 2 << 20
 
 HANG_UP_S = 1.0
 """So often a thread that waits for other ranks looks whether its own is still there."""
