@@ -92,6 +92,10 @@ class ReducingChannel(Channel):
             raise ChannelError(f"the store cannot add up {buffer.dtype}", "it adds up float32, float64 and int64")
         if buffer.ndim != 1 or not (buffer.flags.c_contiguous and buffer.flags.writeable):
             raise ChannelError("the sum needs a 1-D array without gaps that can be written")
+        if len(header) > protocol.MOST_HEADER_BYTES:
+            raise ChannelError(
+                f"a header of {len(header)} bytes is over the store's limit of {protocol.MOST_HEADER_BYTES}"
+            )
         progress = Progress(buffer.data.cast("B") if buffer.size else memoryview(bytearray()))
         where = self._wire_key(key, is_sum=True)
 
@@ -115,7 +119,10 @@ class ReducingChannel(Channel):
 
     def _wire_key(self, key: ChannelKey, *, is_sum: bool = False) -> str:
         name = f"{key.generation}/{key.round}/{key.step}/{key.piece}" if is_sum else str(key)
-        return f"{self._spec.options.get(NAMESPACE, '')}:{name}"
+        name = f"{self._spec.options.get(NAMESPACE, '')}:{name}"
+        if len(name.encode()) > protocol.MOST_KEY_BYTES:
+            raise ChannelError(f"{name[:40]}… is longer than {protocol.MOST_KEY_BYTES} bytes")
+        return name
 
     def _speak(self, work: Callable[[Link], T]) -> T:
         """Do something over the connection; once more over another one where that is lost."""

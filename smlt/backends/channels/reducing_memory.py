@@ -12,6 +12,9 @@ from smlt.core.units import format_bytes
 
 Bytes = NDArray[np.uint8]
 
+HANG_UP_S = 1.0
+"""So often a thread that waits, for memory or for others, looks whether its own client is still there."""
+
 ALIGNMENT = 64
 MOST_KEPT = 256
 

@@ -44,8 +44,9 @@ MOST_KEY_BYTES = 4096
 MOST_HEADER_BYTES = 1 << 16
 WATER_MARK_BYTES = 512 << 10
 SMALL_BYTES = 16 << 10
-LOOPBACK_BUFFER_BYTES = 1 << 20
-"""Of sockets on one machine: what is under way then stays in a core's cache. Between machines the kernel knows best."""
+"""See `WaterMark`."""
+
+UNIX_BUFFER_BYTES = 512 << 10
 
 
 @dataclass(frozen=True)
@@ -141,19 +142,18 @@ class Address:
 
 
 def tune(connection: socket.socket) -> None:
-    """Set what makes small requests quick, large ones cheap, and a peer that vanished known."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    """Set what makes small requests quick, and a peer that vanished known.
+
+    The kernel sizes TCP's buffers itself, as well as the best size that was measured, and knows long lines too.
+    """
     if connection.family == socket.AF_UNIX:
-        is_local = True
-    else:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
-            if hasattr(socket, name):
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        is_local = Address(connection.getpeername()[0]).is_local
-    if is_local:
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            connection.setsockopt(socket.SOL_SOCKET, option, LOOPBACK_BUFFER_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class WaterMark:

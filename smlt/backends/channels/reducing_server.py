@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from smlt.backends.channels.reducing_protocol import LOOPBACK_BUFFER_BYTES, Address, read_token
+from smlt.backends.channels.reducing_protocol import Address, read_token
 from smlt.backends.channels.reducing_session import Session
 from smlt.backends.channels.reducing_store import Store
 from smlt.core.errors import ChannelError, ConfigError
@@ -141,8 +141,6 @@ def _listen(address: Address) -> socket.socket:
                 os.umask(mask)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if address.is_local:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LOOPBACK_BUFFER_BYTES)
             listener.bind((address.host, address.port))
         listener.listen(256)
         listener.setblocking(False)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from smlt.backends.channels.reducing import NAMESPACE
+from smlt.backends.channels.reducing import NAMESPACE, ReducingChannel
 from smlt.backends.channels.reducing_link import TOKEN_FILE
 from smlt.backends.file_store import UNLISTED
 from smlt.core.backend import RunPlace
@@ -61,7 +61,9 @@ def serving(place: RunPlace) -> Iterator[None]:
     process = _start(folder, log)
     try:
         _replace(folder / "address", _address_of(process, log))
-        yield
+        with ReducingChannel(spec_for(place), 0, 0, 0) as attendant:
+            attendant.store_stats()  # connected: workers may take long before they are
+            yield
     finally:
         process.terminate()
         try:

@@ -149,12 +149,12 @@ class Session:
         if request.size % dtype.itemsize:
             raise ProtocolError("a contribution of half a number")
         terms = Terms(dtype.str, request.size, ranks, len(request.header))
+        if not self._sender.is_alive():
+            self._sender.start()
         part = Part(rank, request.header, start, self)
         found = self._store.join(request.key, terms, part)
         self._joined = (request.key, found, part)
         self._to_send.put(self._joined)
-        if not self._sender.is_alive():
-            self._sender.start()
         try:
             found.contribute(part, self._fill)
         except ChannelError:
@@ -228,8 +228,9 @@ class Session:
                 self._fill(room[: self._unread])
 
     def _receive(self, room: memoryview) -> None:
-        received, flags = 0, socket.MSG_WAITALL
+        received = 0
         while received < room.nbytes:
+            flags = socket.MSG_WAITALL
             if self._mark.set(room.nbytes - received):
                 self._poller.poll()
                 flags = socket.MSG_DONTWAIT

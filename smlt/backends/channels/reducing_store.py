@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from smlt.backends.channels.reducing_memory import Memory
+from smlt.backends.channels.reducing_memory import HANG_UP_S, Memory
 from smlt.backends.channels.reducing_sums import CHUNK_BYTES, Part, Sum, Terms, buffers_for
-from smlt.backends.channels.reducing_values import HANG_UP_S, Values
+from smlt.backends.channels.reducing_values import Values
 from smlt.core.errors import ChannelError
 from smlt.core.storage import ChannelStats
 from smlt.core.units import format_bytes

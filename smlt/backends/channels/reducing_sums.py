@@ -16,13 +16,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from smlt.backends.channels.reducing_memory import Bytes, Memory
+from smlt.backends.channels.reducing_memory import HANG_UP_S, Bytes, Memory
 from smlt.core.errors import ChannelError
 
 CHUNK_BYTES = 2 << 20
-
-HANG_UP_S = 1.0
-"""So often a thread that waits for other ranks looks whether its own is still there."""
 
 Fill = Callable[[memoryview], None]
 """Fills a buffer with what comes next of a contribution; raises OSError when its connection is lost."""

@@ -6,12 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from smlt.backends.channels.reducing_memory import Bytes, Memory
+from smlt.backends.channels.reducing_memory import HANG_UP_S, Bytes, Memory
 from smlt.core.errors import ChannelError
 from smlt.core.units import format_bytes
-
-HANG_UP_S = 1.0
-"""So often a thread that waits for others looks whether its own client is still there."""
 
 
 @dataclass
