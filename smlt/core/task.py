@@ -130,15 +130,27 @@ class UserTask(ABC):
 
 @dataclass(frozen=True)
 class Region:
-    """A run of equal elements in a contribution, summed over the ranks: numpy dtype name and number of elements."""
+    """A run of equal elements in a contribution, summed over the ranks.
+
+    Attributes:
+        dtype: of an element, as numpy names it.
+        elements: how many.
+        tolerant: whether a lossy codec may carry them, as it may gradients; what is counted or copied must be exact.
+    """
 
     dtype: str
     elements: int
+    tolerant: bool = False
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return int(np.dtype(self.dtype).itemsize)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the region."""
-        return int(np.dtype(self.dtype).itemsize) * self.elements
+        return self.itemsize * self.elements
 
 
 @dataclass(frozen=True)

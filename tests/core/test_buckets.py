@@ -49,8 +49,8 @@ def test_regions_and_spans_start_on_cache_lines_behind_the_header(regions: tuple
     assert bytes(memory[: Header.SIZE]) == bytes(Header.SIZE)
     for rank in range(world_size):
         for span in layout.shard(rank):
-            assert span.offset_bytes % ALIGNMENT == 0
-            seen = np.frombuffer(memory, regions[span.region].dtype, span.elements, span.offset_bytes)
+            assert layout.offset_bytes(span) % ALIGNMENT == 0
+            seen = np.frombuffer(memory, regions[span.region].dtype, span.elements, layout.offset_bytes(span))
             assert (seen == span.region + 1).all()
 
 

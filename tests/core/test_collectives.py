@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.buckets import ContributionLayout
 from smlt.core.sync.choice import collective_for
-from smlt.core.sync.collectives import ScatterReduce, Seat, all_gather
+from smlt.core.sync.codecs import CODECS, codec_named
+from smlt.core.sync.collectives import Collective, ScatterReduce, Seat, all_gather
 from smlt.core.sync.header import Header
 from smlt.core.sync.packed import PackedScatterReduce
 from smlt.core.sync.pieces import PiecewiseScatterReduce
@@ -21,7 +22,9 @@ from tests.support.channels import MemoryChannel, Patient, Room, in_threads
 
 STEPS = 5
 REGIONS = st.lists(
-    st.builds(Region, st.sampled_from(["float32", "float64", "int64"]), st.integers(0, 70)), min_size=1, max_size=4
+    st.builds(Region, st.sampled_from(["float32", "float64", "int64"]), st.integers(0, 70), st.booleans()),
+    min_size=1,
+    max_size=4,
 ).map(tuple)
 
 
@@ -173,25 +176,30 @@ def test_all_gather_gives_every_value_in_rank_order(shows: bool) -> None:
         assert (channel.stats().bytes_up, channel.stats().bytes_down) == (rank, 10 - rank)
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 5])
-def test_in_pieces_requests_and_bytes_are_those_of_the_docstring(world_size: int) -> None:
-    room, regions, piece_bytes = Room(), (Region("float32", 16 * 15 * 4),), 256
+@settings(max_examples=40)
+@given(REGIONS, st.integers(2, 5), st.sampled_from(["fp32", *CODECS]), st.sampled_from([64, 256, 1 << 20]))
+def test_in_pieces_requests_and_bytes_are_what_the_pattern_says(
+    regions: tuple[Region, ...], world_size: int, codec: str, piece_bytes: int
+) -> None:
+    room, options = Room(), (codec_named(codec), piece_bytes)
     channels = [MemoryChannel(room, rank, shows=False) for rank in range(world_size)]
-    pattern = functools.partial(PiecewiseScatterReduce, piece_bytes=piece_bytes)
+
+    def pattern(seat: Seat, regions: tuple[Region, ...]) -> Collective:
+        return PiecewiseScatterReduce(seat, regions, *options)
+
     in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size, pattern), world_size)
-    layout = ContributionLayout(regions, world_size)
-    shards = [layout.span_bytes(layout.shard(rank)[0]) for rank in range(world_size)]
-    pieces = [-(-shard // piece_bytes) for shard in shards]
     for rank, channel in enumerate(channels):
-        others = [peer for peer in range(world_size) if peer != rank]
-        up = (
-            sum(shards[peer] + Header.SIZE * pieces[peer] for peer in others)
-            + shards[rank]
-            + Header.SIZE * pieces[rank]
-        )
-        down = len(others) * (shards[rank] + Header.SIZE * pieces[rank])
-        down += sum(shards[peer] + Header.SIZE * pieces[peer] for peer in others)
-        stats = channel.stats()
-        assert stats.requests["put"] == STEPS * (sum(pieces[peer] for peer in others) + pieces[rank])
-        assert stats.requests["get"] == STEPS * (len(others) * pieces[rank] + sum(pieces[peer] for peer in others))
-        assert (stats.bytes_up, stats.bytes_down) == (STEPS * up, STEPS * down)
+        cost, stats = PiecewiseScatterReduce.cost(regions, rank, world_size, *options), channel.stats()
+        assert stats.requests == {verb: STEPS * count for verb, count in cost.requests.items()}
+        assert (stats.bytes_up, stats.bytes_down) == (STEPS * cost.bytes_up, STEPS * cost.bytes_down)
+
+
+def test_the_cost_in_pieces_is_that_of_the_docstring() -> None:
+    elements, world_size = 46_000_000 // 4, 4
+    size, turns = 4 * elements, 12
+    cost = PiecewiseScatterReduce.cost((Region("float32", elements),), 0, world_size)
+    assert cost.requests == {"put": turns * 4, "get": turns * 6}
+    assert cost.bytes_up == pytest.approx(size, rel=1e-3)
+    assert cost.bytes_down == pytest.approx(1.5 * size, rel=1e-3)
+    halved = PiecewiseScatterReduce.cost((Region("float32", elements, tolerant=True),), 0, 4, codec_named("bf16"))
+    assert halved.bytes_up == pytest.approx(size / 2, rel=1e-3)

@@ -62,6 +62,9 @@ class Collective(ABC):
         May be called once step - 1 is committed: then every rank has committed step - 2, whose memory this may be.
         """
 
+    def reached(self, elements: int) -> None:  # noqa: B027  only who sends ahead wants to know
+        """So many elements of the first region of the contribution in hand are final; called by any thread."""
+
     @abstractmethod
     def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
         """Sum what `contribution(header.step)` was filled with over all ranks.
@@ -73,6 +76,16 @@ class Collective(ABC):
             ProtocolError: ranks disagree on the step or on the state.
             Whatever the patience raises.
         """
+
+    def commit(self) -> None:  # noqa: B027  only who feeds an error back keeps anything
+        """The step that was reduced last is committed; until then it may be given up, and contributed to again."""
+
+    def private(self) -> dict[str, Array]:
+        """What this rank carries from commit to commit and no other has, by name; live arrays."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027  most patterns hold nothing
+        """Stop whatever goes on; the channel is still open."""
 
 
 class Alone(Collective):
@@ -146,7 +159,8 @@ class ScatterReduce(Collective):
             for peer in range(self._seat.world_size)
         ]
         for span, total in zip(spans, self._layout.shard_arrays(shard, spans), strict=True):
-            parts = [np.frombuffer(value, total.dtype, span.elements, span.offset_bytes) for value in values]
+            offset = self._layout.offset_bytes(span)
+            parts = [np.frombuffer(value, total.dtype, span.elements, offset) for value in values]
             self._add_up(parts, total, self._sums[span.region][span.start : span.start + span.elements])
         merged = merge([Header.unpack(value) for value in values])
         merged.pack_into(shard)

@@ -2,134 +2,200 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-
-import numpy as np
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 from smlt.core.errors import ProtocolError
 from smlt.core.storage import ChannelKey
-from smlt.core.sync.buckets import ContributionLayout
-from smlt.core.sync.collectives import Collective, Seat, fetch_into
+from smlt.core.sync.buckets import Bucket, buckets_of, shard_of
+from smlt.core.sync.codecs import Codec
+from smlt.core.sync.collectives import Seat, fetch_into
+from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.header import Header
-from smlt.core.sync.values import Piece, add_up, arrays_of, cut, pieces_of, size_of, value_of
+from smlt.core.sync.overlap import StreamingCollective
+from smlt.core.sync.payload import Packing, Payload
+from smlt.core.sync.progress import Progress
 from smlt.core.task import Array, Region
 
 PIECE_BYTES = 1 << 20
-"""Larger values cost a store twice its processor time, in fresh memory; smaller ones cost requests."""
+"""Of numbers as they are. Larger values cost a store twice its processor time, in fresh memory; smaller ones cost
+requests."""
+
+FIRST_BUCKET_BYTES = 1 << 20
+"""Small, so that sending begins early."""
 
 WINDOW = 2
 """Pieces of each peer on their way at once: enough to hide the round trip, few enough to die young."""
 
 
-class PiecewiseScatterReduce(Collective):
-    """Sums over all ranks: each rank adds up the pieces of its shard, in rank order, and all collect them.
+class Turns:
+    """Which piece of whose shard travels in which turn: a bucket a turn, in which each rank owns a piece.
 
-    The sum of an element is ((x0 + x1) + x2) + … over the ranks. Piece c of every peer is written while piece c - 2 of
-    the own shard is added up and piece c - 4 of the sums is collected, so that a round trip is waited for only once.
+    Args:
+        regions: of the contribution.
+        world_size: ranks.
+        piece_bytes: the largest piece.
+    """
 
-    For N ranks, S bytes, and P = ceil(S / N / 1 MiB) pieces a shard: P N put and 2 P (N - 1) get a rank, S bytes up and
-    2 S (N - 1)/N down, and 64 bytes a request for its header; 2 phases.
+    def __init__(self, regions: Sequence[Region], world_size: int, piece_bytes: int = PIECE_BYTES) -> None:
+        buckets = buckets_of(regions, world_size * piece_bytes, FIRST_BUCKET_BYTES)
+        self._pieces = [
+            [shard_of(bucket, regions, owner, world_size) for owner in range(world_size)] for bucket in buckets
+        ]
+        self._final = [
+            bucket[-1].stop if bucket and bucket[-1].region == 0 and number < len(buckets) - 1 else None
+            for number, bucket in enumerate(buckets)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def piece(self, turn: int, owner: int) -> Bucket:
+        """What `owner` adds up in this turn; may be empty."""
+        return self._pieces[turn][owner]
+
+    def await_numbers(self, turn: int, progress: Progress) -> Header:
+        """Wait until the numbers of a turn are final; returns what travels with them: all that is said, in the last."""
+        elements = self._final[turn]
+        if turn == len(self) - 1:
+            return progress.await_header()
+        if elements is None:
+            progress.await_header()
+        else:
+            progress.await_elements(elements)
+        return Header(progress.step)
+
+
+class PiecewiseScatterReduce(StreamingCollective):
+    """Sums over all ranks: in each turn each rank adds up one piece, in rank order, and all collect them.
+
+    The sum of an element is ((x0 + x1) + x2) + … over the ranks. The pieces of a turn are written while those of two
+    turns before are added up and the sums of four turns before are collected, so that a round trip is waited for once.
+    The pieces of a turn leave as soon as they are final.
+
+    For N ranks, S bytes, and T = ceil((S - 1 MiB) / (N MiB)) + 1 turns: T N put and 2 T (N - 1) get a rank, S bytes up
+    and 2 S (N - 1)/N down, and 64 bytes a request for its header; 2 phases.
 
     Args:
         seat: whose side this is.
         regions: what a contribution consists of.
-        piece_bytes: the largest piece.
+        codec: None for numbers as they are.
+        piece_bytes: the largest piece, before a codec.
     """
 
-    def __init__(self, seat: Seat, regions: tuple[Region, ...], piece_bytes: int = PIECE_BYTES) -> None:
+    def __init__(
+        self, seat: Seat, regions: tuple[Region, ...], codec: Codec | None = None, piece_bytes: int = PIECE_BYTES
+    ) -> None:
         self._seat = seat
-        layout = ContributionLayout(regions, seat.world_size)
-        self._pieces = [pieces_of(layout, owner, piece_bytes) for owner in range(seat.world_size)]
-        self._rounds = max(len(pieces) for pieces in self._pieces)
+        self._turns = Turns(regions, seat.world_size, piece_bytes)
+        self._payload = Payload(regions, codec)
         self._peers = [(seat.rank + distance) % seat.world_size for distance in range(1, seat.world_size)]
-        self._own = [np.zeros(region.elements, region.dtype) for region in regions]
-        self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
-        largest = max(size_of(piece) for pieces in self._pieces for piece in pieces)
+        largest = max(
+            self._payload.packing.size_bytes(self._turns.piece(turn, owner))
+            for turn in range(len(self._turns))
+            for owner in range(seat.world_size)
+        )
         self._scratch = memoryview(bytearray(largest))
+
+    @staticmethod
+    def cost(
+        regions: Sequence[Region],
+        rank: int,
+        world_size: int,
+        codec: Codec | None = None,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> SyncCost:
+        """What a step costs a rank."""
+        turns, packing = Turns(regions, world_size, piece_bytes), Packing(regions, codec)
+        own = [packing.size_bytes(turns.piece(turn, rank)) for turn in range(len(turns))]
+        others = sum(
+            packing.size_bytes(turns.piece(turn, owner))
+            for turn in range(len(turns))
+            for owner in range(world_size)
+            if owner != rank
+        )
+        peers = world_size - 1
+        requests = {"put": len(turns) * world_size, "get": 2 * len(turns) * peers}
+        return SyncCost(requests, others + sum(own), peers * sum(own) + others, phases=2)
 
     def contribution(self, step: int) -> list[Array]:
         """Zeroed arrays, one a region, for this rank's contribution to `step`."""
-        for number in range(len(self._pieces[self._seat.rank])):
-            self._seat.channel.discard(self._sum_key(step - 2, number, self._seat.rank))
-        for array in self._own:
-            array.fill(0)
-        return self._own
+        for turn in range(len(self._turns)):
+            self._seat.channel.discard(self._sum_key(step - 2, turn, self._seat.rank))
+        return self._payload.clear()
 
-    def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
-        """Sum what `contribution(header.step)` was filled with over all ranks; as `ScatterReduce.reduce`."""
-        step = header.step
-        self._seat.channel.expect(list(self._reads(step)))
-        merged: Header | None = None
-        for turn in range(self._rounds + 2 * WINDOW):
-            self._write(header, turn)
-            merged = self._add_up(header, turn - WINDOW, merged)
-            self._collect(step, turn - 2 * WINDOW, merged)
-        if merged is None:
-            raise ProtocolError("no rank was heard")
-        return merged, self._sums
+    def stream(self, progress: Progress) -> tuple[Header, Sequence[Array]]:
+        """Send what is final, turn by turn, add up, and collect."""
+        self._seat.channel.expect(list(self._reads(progress.step)))
+        said: deque[Header] = deque()
+        merged: deque[Header] = deque()
+        for turn in range(len(self._turns) + 2 * WINDOW):
+            if turn < len(self._turns):
+                said.append(self._write(progress, turn))
+            if 0 <= turn - WINDOW < len(self._turns):
+                merged.append(self._add_up(said.popleft(), turn - WINDOW))
+            if turn - 2 * WINDOW >= 0:
+                heard = merged.popleft()
+                self._collect(heard, turn - 2 * WINDOW)
+        return heard, self._payload.sums
+
+    def commit(self) -> None:
+        """What a codec lost is made up for in the next step."""
+        self._payload.commit()
+
+    def private(self) -> dict[str, Array]:
+        """What a codec lost."""
+        return self._payload.private()
 
     def _reads(self, step: int) -> Iterator[ChannelKey]:
-        """The keys that `reduce` reads, in its order."""
-        for turn in range(self._rounds + 2 * WINDOW):
-            number = turn - WINDOW
-            if 0 <= number < len(self._pieces[self._seat.rank]):
+        """The keys that `stream` reads, in its order."""
+        for turn in range(len(self._turns) + 2 * WINDOW):
+            if 0 <= turn - WINDOW < len(self._turns):
                 for peer in range(self._seat.world_size):
                     if peer != self._seat.rank:
-                        yield self._piece_key(step, self._seat.rank, number, peer)
-            number = turn - 2 * WINDOW
-            for owner in self._peers:
-                if 0 <= number < len(self._pieces[owner]):
-                    yield self._sum_key(step, number, owner)
+                        yield self._piece_key(step, self._seat.rank, turn - WINDOW, peer)
+            if turn - 2 * WINDOW >= 0:
+                for owner in self._peers:
+                    yield self._sum_key(step, turn - 2 * WINDOW, owner)
 
-    def _write(self, header: Header, number: int) -> None:
+    def _write(self, progress: Progress, turn: int) -> Header:
+        header = self._turns.await_numbers(turn, progress)
         for owner in self._peers:
-            if number < len(self._pieces[owner]):
-                piece = self._pieces[owner][number]
-                key = self._piece_key(header.step, owner, number, self._seat.rank)
-                self._seat.channel.put(key, value_of(header, piece, self._own), readers=1)
+            parts = self._payload.outgoing(header, self._turns.piece(turn, owner))
+            self._seat.channel.put(self._piece_key(header.step, owner, turn, self._seat.rank), parts, readers=1)
+        return header
 
-    def _add_up(self, header: Header, number: int, merged: Header | None) -> Header | None:
-        if not 0 <= number < len(self._pieces[self._seat.rank]):
-            return merged
-        piece = self._pieces[self._seat.rank][number]
-        totals = arrays_of(piece, self._sums)
-        now = add_up(totals, self._contributions(header, number, piece, totals))
-        if merged is not None and now.packed() != merged.packed():
-            raise ProtocolError(f"a rank said one thing and then another at step {header.step}")
-        key = self._sum_key(header.step, number, self._seat.rank)
-        self._seat.channel.put(key, value_of(now, piece, self._sums), readers=self._seat.world_size - 1)
-        return now
+    def _add_up(self, header: Header, turn: int) -> Header:
+        piece = self._turns.piece(turn, self._seat.rank)
+        merged, parts = self._payload.add_up(piece, self._contributions(header, turn, piece))
+        key = self._sum_key(header.step, turn, self._seat.rank)
+        self._seat.channel.put(key, parts, readers=self._seat.world_size - 1)
+        return merged
 
-    def _contributions(
-        self, header: Header, number: int, piece: Piece, totals: Sequence[Array]
-    ) -> Iterator[tuple[Header, Iterable[Array]]]:
+    def _contributions(self, header: Header, turn: int, piece: Bucket) -> Iterator[tuple[Header, memoryview | None]]:
         """All ranks' contributions to a piece of the own shard, in rank order, each in the same memory."""
         for peer in range(self._seat.world_size):
             if peer == self._seat.rank:
-                yield header, arrays_of(piece, self._own)
+                yield header, None
             else:
-                value = self._fetch(self._piece_key(header.step, self._seat.rank, number, peer), piece)
-                yield Header.unpack(value), cut(value, piece, totals)
+                value = self._fetch(self._piece_key(header.step, self._seat.rank, turn, peer), piece)
+                yield Header.unpack(value), value
 
-    def _collect(self, step: int, number: int, merged: Header | None) -> None:
+    def _collect(self, merged: Header, turn: int) -> None:
         for owner in self._peers:
-            if not 0 <= number < len(self._pieces[owner]):
-                continue
-            piece = self._pieces[owner][number]
-            value = self._fetch(self._sum_key(step, number, owner), piece)
-            if merged is None or value[: Header.SIZE] != merged.packed():
-                raise ProtocolError(f"rank {owner} merged other headers at step {step}")
-            totals = arrays_of(piece, self._sums)
-            for total, part in zip(totals, cut(value, piece, totals), strict=True):
-                np.copyto(total, part)
+            piece = self._turns.piece(turn, owner)
+            value = self._fetch(self._sum_key(merged.step, turn, owner), piece)
+            if value[: Header.SIZE] != merged.packed():  # by bytes: a NaN equals itself
+                raise ProtocolError(f"rank {owner} merged other headers at step {merged.step}")
+            self._payload.collect(piece, value)
 
-    def _fetch(self, key: ChannelKey, piece: Piece) -> memoryview:
-        value = self._scratch[: size_of(piece)]
+    def _fetch(self, key: ChannelKey, piece: Bucket) -> memoryview:
+        value = self._scratch[: self._payload.packing.size_bytes(piece)]
         fetch_into(self._seat.channel, key, value, self._seat.patience)
         return value
 
-    def _piece_key(self, step: int, owner: int, number: int, rank: int) -> ChannelKey:
-        return self._seat.key(step, f"grad{owner}.{number}", rank)
+    def _piece_key(self, step: int, owner: int, turn: int, rank: int) -> ChannelKey:
+        return self._seat.key(step, f"grad{owner}.{turn}", rank)
 
-    def _sum_key(self, step: int, number: int, owner: int) -> ChannelKey:
-        return self._seat.key(step, f"sum{number}", owner)
+    def _sum_key(self, step: int, turn: int, owner: int) -> ChannelKey:
+        return self._seat.key(step, f"sum{turn}", owner)

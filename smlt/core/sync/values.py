@@ -34,7 +34,7 @@ def pieces_of(layout: ContributionLayout, owner: int, piece_bytes: int) -> list[
                 pieces.append(_piece(layout, spans))
                 spans, room = [], piece_bytes
             count = min(room // itemsize, span.elements - start)
-            spans.append(Span(span.region, span.offset_bytes + start * itemsize, span.start + start, count))
+            spans.append(Span(span.region, span.start + start, count))
             start += count
             room -= count * itemsize
     if spans or not pieces:

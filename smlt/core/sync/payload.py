@@ -1,0 +1,193 @@
+"""One rank's numbers in a step, and how pieces of them travel: a header, then the spans of a piece, without gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from smlt.core.storage import Buffer
+from smlt.core.sync.buckets import Bucket, Span
+from smlt.core.sync.codecs import Codec
+from smlt.core.sync.header import Header, merge
+from smlt.core.task import Array, Region
+
+
+class Packing:
+    """How spans of regions become bytes: as they are, or, where a region is tolerant, by a codec.
+
+    Args:
+        regions: of the contribution.
+        codec: None for numbers as they are.
+    """
+
+    def __init__(self, regions: Sequence[Region], codec: Codec | None = None) -> None:
+        self.codec = codec
+        self.regions = tuple(regions)
+
+    def codec_of(self, span: Span) -> Codec | None:
+        """What the span travels by; None for its bytes as they are."""
+        region = self.regions[span.region]
+        return self.codec if region.tolerant and region.dtype == "float32" else None
+
+    def span_bytes(self, span: Span) -> int:
+        """Bytes that a span travels as."""
+        codec = self.codec_of(span)
+        return codec.encoded_bytes(span.elements) if codec else span.elements * self.regions[span.region].itemsize
+
+    def size_bytes(self, piece: Bucket) -> int:
+        """Bytes of a piece's value."""
+        return Header.SIZE + sum(map(self.span_bytes, piece))
+
+    def cut(self, value: memoryview, piece: Bucket) -> Iterator[tuple[Span, memoryview]]:
+        """The spans of a value, in place."""
+        at = Header.SIZE
+        for span in piece:
+            size = self.span_bytes(span)
+            yield span, value[at : at + size]
+            at += size
+
+
+class Payload:
+    """A rank's contribution and the sums, one array a region; and what of it a lossy codec has lost so far.
+
+    What is lost of a contribution is added to the next one, and what the owner of a shard loses of its sum to the next
+    sum (the two-sided error feedback of Tang et al., DoubleSqueeze, ICML 2019). One array a region holds both, as no
+    rank sends its own shard to itself. The owner keeps what the others will decode, so all ranks have the same sums.
+
+    Args:
+        regions: of the contribution.
+        codec: None for numbers as they are.
+
+    Attributes:
+        packing: of pieces.
+        own: the contribution.
+        sums: over all ranks.
+    """
+
+    def __init__(self, regions: Sequence[Region], codec: Codec | None = None) -> None:
+        self.packing = Packing(regions, codec)
+        self.own = [np.zeros(region.elements, region.dtype) for region in regions]
+        self.sums = [np.zeros(region.elements, region.dtype) for region in regions]
+        self._lost = {
+            number: np.zeros(region.elements, region.dtype)
+            for number, region in enumerate(regions)
+            if self.packing.codec_of(Span(number, 0, region.elements))
+        }
+        self._scratch = np.zeros(0, np.float32)
+        self._encoded = memoryview(b"")
+
+    def clear(self) -> list[Array]:
+        """The contribution, zeroed, to be filled anew."""
+        for array in self.own:
+            array.fill(0)
+        return self.own
+
+    def commit(self) -> None:
+        """What was lost in this step, which stands where the contribution was, is what the next one makes up for."""
+        for number in self._lost:
+            self._lost[number], self.own[number] = self.own[number], self._lost[number]
+
+    def private(self) -> dict[str, Array]:
+        """What was lost up to the last commit, by region."""
+        return {f"residual/{number}": array for number, array in self._lost.items()}
+
+    def outgoing(self, header: Header, piece: Bucket) -> list[Buffer]:
+        """The parts of a value that carries a piece of the contribution; valid until the next call.
+
+        To be called once a step for every piece that is not of the own shard.
+        """
+        parts: list[Buffer] = [header.packed()]
+        room = self._room_for(piece)
+        for span in piece:
+            numbers = _at(self.own, span)
+            if codec := self.packing.codec_of(span):
+                numbers += _at(self._lost, span)
+                encoded, room = _split(room, self.packing.span_bytes(span))
+                codec.encode_with_feedback(numbers, encoded)
+                parts.append(encoded)
+            else:
+                parts.append(numbers.data.cast("B"))
+        return parts
+
+    def add_up(
+        self, piece: Bucket, contributions: Iterable[tuple[Header, memoryview | None]]
+    ) -> tuple[Header, list[Buffer]]:
+        """Put the sum of all contributions to a piece of the own shard, in rank order, into `sums`.
+
+        To be called once a step for every piece of the own shard.
+
+        Args:
+            piece: which.
+            contributions: header and value of every rank, None for the own one; each is done with before the next one
+                is asked for, so that all may come in the same memory.
+
+        Returns:
+            The headers merged, and the parts of a value that carries the sum; valid until the next call.
+        """
+        headers = []
+        for number, (header, value) in enumerate(contributions):
+            headers.append(header)
+            for span, part in self._own_spans(piece) if value is None else self._spans_of(value, piece):
+                total = _at(self.sums, span)
+                if number:
+                    np.add(total, part, out=total)
+                else:
+                    np.copyto(total, part)
+        merged = merge(headers)
+        return merged, [merged.packed(), *self._encode_sums(piece)]
+
+    def collect(self, piece: Bucket, value: memoryview) -> None:
+        """Take over the sum of a piece of another's shard."""
+        for span, data in self.packing.cut(value, piece):
+            total = _at(self.sums, span)
+            if codec := self.packing.codec_of(span):
+                codec.decode(data, total)
+            else:
+                np.copyto(total, np.frombuffer(data, total.dtype))
+
+    def _own_spans(self, piece: Bucket) -> Iterator[tuple[Span, Array]]:
+        for span in piece:
+            numbers = _at(self.own, span)
+            if self.packing.codec_of(span):
+                numbers += _at(self._lost, span)
+            yield span, numbers
+
+    def _spans_of(self, value: memoryview, piece: Bucket) -> Iterator[tuple[Span, Array]]:
+        for span, data in self.packing.cut(value, piece):
+            if codec := self.packing.codec_of(span):
+                if self._scratch.size < span.elements:
+                    self._scratch = np.empty(span.elements, np.float32)
+                numbers = self._scratch[: span.elements]
+                codec.decode(data, numbers)
+                yield span, numbers
+            else:
+                yield span, np.frombuffer(data, self.packing.regions[span.region].dtype)
+
+    def _encode_sums(self, piece: Bucket) -> Iterator[memoryview]:
+        room = self._room_for(piece)
+        for span in piece:
+            total = _at(self.sums, span)
+            if codec := self.packing.codec_of(span):
+                lost = _at(self.own, span)
+                np.copyto(lost, total)
+                encoded, room = _split(room, self.packing.span_bytes(span))
+                codec.encode_with_feedback(lost, encoded)
+                codec.decode(encoded, total)
+                yield encoded
+            else:
+                yield total.data.cast("B")
+
+    def _room_for(self, piece: Bucket) -> memoryview:
+        size = self.packing.size_bytes(piece)
+        if self._encoded.nbytes < size and self._lost:
+            self._encoded = memoryview(bytearray(size))
+        return self._encoded
+
+
+def _at(arrays: Sequence[Array] | Mapping[int, Array], span: Span) -> Array:
+    return arrays[span.region][span.start : span.stop]
+
+
+def _split(room: memoryview, size: int) -> tuple[memoryview, memoryview]:
+    return room[:size], room[size:]
