@@ -1,0 +1,101 @@
+"""What is put is what is read: any size, any memory, whole or in part."""
+
+# ruff: noqa: D102  a test's name says what it shows
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from smlt.core.errors import ChannelError
+from smlt.testing.channel.suite import PATIENCE_S, ChannelSuite, Connect, key_of, pattern
+
+
+class ValueContract(ChannelSuite):
+    """What holds of values.
+
+    Attributes:
+        large_value_bytes: size of the largest; lower it for a slow store.
+    """
+
+    large_value_bytes: ClassVar[int] = 300 * 2**20
+
+    @pytest.mark.parametrize("size", [0, 1, 63, 64, 4097, 3_000_001])
+    @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+    def test_a_value_is_read_back(self, connect: Connect, size: int, kind: Callable[[bytes], bytes]) -> None:
+        writer, reader, data = connect(0), connect(1), pattern(size)
+        writer.put(key_of(0), [kind(data)])
+        found = reader.get(key_of(0), timeout_s=PATIENCE_S)
+        assert isinstance(found, bytes)
+        assert found == data
+        assert writer.get(key_of(0), timeout_s=PATIENCE_S) == data
+
+    @pytest.mark.parametrize("parts", [[], [b""], [b"a"], [b"a", b"", b"bc"], [bytes(70), b"b" * 1000, b"c"]])
+    def test_parts_are_joined(self, connect: Connect, parts: list[bytes]) -> None:
+        connect(0).put(key_of(0), parts)
+        assert connect(1).get(key_of(0), timeout_s=PATIENCE_S) == b"".join(parts)
+
+    def test_parts_of_any_format_are_their_bytes(self, connect: Connect) -> None:
+        connect(0).put(key_of(0), [memoryview(bytes(range(64))).cast("I"), memoryview(bytes(64)).cast("I", (4, 4))])
+        assert connect(1).get(key_of(0), timeout_s=PATIENCE_S) == bytes(range(64)) + bytes(64)
+
+    def test_a_buffer_may_change_once_it_is_put(self, connect: Connect) -> None:
+        data = bytearray(b"before")
+        connect(0).put(key_of(0), [data])
+        data[:] = b"behind"
+        assert connect(1).get(key_of(0), timeout_s=PATIENCE_S) == b"before"
+
+    @pytest.mark.parametrize(
+        ("offset", "room", "expected"),
+        [
+            (0, 10, b"0123456789"),
+            (0, 4, b"0123"),
+            (3, 4, b"3456"),
+            (8, 4, b"89"),
+            (0, 99, b"0123456789"),
+            (10, 4, b""),
+            (77, 4, b""),
+        ],
+    )
+    def test_get_into_copies_what_there_is(self, connect: Connect, offset: int, room: int, expected: bytes) -> None:
+        connect(0).put(key_of(0), [b"0123456789"])
+        out = bytearray(b"." * room)
+        copied = connect(1).get_into(key_of(0), memoryview(out), timeout_s=PATIENCE_S, offset=offset)
+        assert copied == len(expected)
+        assert out == expected + b"." * (room - len(expected))
+
+    def test_get_into_memory_of_any_format(self, connect: Connect) -> None:
+        connect(0).put(key_of(0), [np.arange(10, dtype=np.float32).data])
+        out = np.zeros(10, np.float32)
+        assert connect(1).get_into(key_of(0), out.data, timeout_s=PATIENCE_S) == 40
+        assert out.tolist() == list(range(10))
+
+    def test_get_into_nothing(self, connect: Connect) -> None:
+        connect(0).put(key_of(0), [b"0123"])
+        assert connect(1).get_into(key_of(0), memoryview(bytearray()), timeout_s=PATIENCE_S) == 0
+
+    def test_a_view_is_the_value_and_cannot_be_written(self, connect: Connect) -> None:
+        writer, reader = connect(0), connect(1)
+        for step, data in enumerate((b"0123", b"", pattern(100_000))):
+            writer.put(key_of(0, step), [data])
+            seen = reader.view(key_of(0, step), timeout_s=PATIENCE_S)
+            assert seen is None or (seen.readonly and seen.tobytes() == data)
+
+    def test_a_large_value(self, connect: Connect) -> None:
+        writer, reader = connect(0), connect(1)
+        data, out = bytearray(self.large_value_bytes), bytearray(self.large_value_bytes)
+        data[0], data[len(data) // 2], data[-1] = 1, 2, 3
+        writer.put(key_of(0), [data])
+        assert reader.get_into(key_of(0), memoryview(out), timeout_s=PATIENCE_S) == len(data)
+        assert out == data
+
+    def test_a_value_over_the_limit_is_refused(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+        writer = connect(0)
+        monkeypatch.setattr(writer, "capabilities", replace(writer.capabilities, max_value_bytes=10))
+        writer.put(key_of(0), [bytes(4), bytes(6)])
+        with pytest.raises(ChannelError):
+            writer.put(key_of(0, 1), [bytes(4), bytes(7)])
