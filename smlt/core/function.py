@@ -184,7 +184,7 @@ class FunctionWorker(Worker):
         batch = training.schedule.batch(self._order_of(cursor.epoch), cursor)
         indices = share(batch, self._spec.rank, self._spec.world_size)
         work = StepWork(cursor.step, cursor.epoch, indices, len(batch), training.schedule.ends_epoch(cursor))
-        loss = training.task.compute(work, membership.contribution(cursor.step))
+        loss = training.task.compute(work, membership.contribution(cursor.step), membership.reached)
         self._timer.lap("compute")
         wished = bool(self._courier.control.wish) or self._courier.orphaned
         return protocol.Computed(loss.sum, loss.weight, digest, time.monotonic(), wished)

@@ -44,6 +44,10 @@ class Membership:
                 self._seat.channel.discard(key)
         return self._sums.contribution(step)
 
+    def reached(self, elements: int) -> None:
+        """So many elements of the contribution's first region are final; any thread may say so."""
+        self._sums.reached(elements)
+
     def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
         """All ranks' headers merged and contributions summed; see `Collective.reduce`."""
         return self._sums.reduce(header)
@@ -74,6 +78,7 @@ class Membership:
 
     def close(self) -> None:
         """Release the channel."""
+        self._sums.close()
         if self._seat is not None:
             self._seat.channel.close()
 

@@ -21,6 +21,13 @@ from smlt.core.errors import TaskError
 Indices = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
+Reached = Callable[[int], None]
+"""Told, by any thread, how many elements of a contribution's first region are final by now."""
+
+
+def unheard(elements: int) -> None:
+    """Nobody wants to know what is final."""
+
 
 class Loss(NamedTuple):
     """A loss that is not a plain mean over examples: `sum` over what counts, and the `weight` of what counts.
@@ -254,13 +261,14 @@ class TrainingTask(ABC):
         """The order in which an epoch visits the examples; the same on every rank. Shape (examples visited,)."""
 
     @abstractmethod
-    def compute(self, work: StepWork, contribution: Sequence[Array]) -> StepLoss:
+    def compute(self, work: StepWork, contribution: Sequence[Array], reached: Reached = unheard) -> StepLoss:
         """Forward and backward over this rank's examples.
 
         Args:
             work: which examples.
             contribution: one zero-initialised 1-D array a region, to be filled; their sums over ranks go to `commit`.
                 The memory stays the caller's and must not be kept beyond the following commit.
+            reached: may be told what of the first region is final, which is then read while the rest is computed.
         """
 
     @abstractmethod

@@ -14,6 +14,7 @@ from smlt.core.task import (
     Array,
     EvalPart,
     Indices,
+    Reached,
     Region,
     State,
     StepLoss,
@@ -23,6 +24,7 @@ from smlt.core.task import (
     UserTask,
     mean_metrics,
     seed_of,
+    unheard,
 )
 
 EXAMPLES, FEATURES = 96, 4
@@ -59,7 +61,7 @@ class LinearTraining(TrainingTask):
     def order(self, epoch: int) -> Indices:
         return np.random.default_rng(seed_of(self.user.context.seed, epoch)).permutation(EXAMPLES)
 
-    def compute(self, work: StepWork, contribution: Sequence[Array]) -> StepLoss:
+    def compute(self, work: StepWork, contribution: Sequence[Array], reached: Reached = unheard) -> StepLoss:
         self._misbehave(work.step)
         x, y = self.x[work.indices], self.y[work.indices]
         error = x @ self.w - y

@@ -15,12 +15,14 @@ from smlt.core.task import (
     Array,
     EvalPart,
     Indices,
+    Reached,
     Region,
     State,
     StepLoss,
     StepWork,
     TaskShape,
     TrainingTask,
+    unheard,
 )
 from smlt.frameworks.blame import overridden
 from smlt.frameworks.keras import checks, defaults, environment, seeding
@@ -110,7 +112,7 @@ class KerasTraining(TrainingTask):
         """The user's `sampler`."""
         return epoch_order(self._task, self._data.length, epoch)
 
-    def compute(self, work: StepWork, contribution: Sequence[Array]) -> StepLoss:
+    def compute(self, work: StepWork, contribution: Sequence[Array], reached: Reached = unheard) -> StepLoss:
         """Forward and backward; afterwards the contribution holds all of it, and the task is as before."""
         self._in_hand = work
         self._task._step, self._task._epoch = work.step, work.epoch
@@ -233,7 +235,7 @@ class KerasTraining(TrainingTask):
         buffers = self._buffers
         integers = buffers.words + len(self._trained) + buffers.count
         floats = (Region("float32", buffers.floats),) if buffers.floats else ()
-        return Region("float32", self._updates.parameters), *floats, Region("int64", integers)
+        return Region("float32", self._updates.parameters, tolerant=True), *floats, Region("int64", integers)
 
     def _cut(self, memory: Sequence[Array]) -> Pieces:
         gradients, *rest, integers = memory

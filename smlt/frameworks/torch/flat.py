@@ -40,7 +40,12 @@ class FlatGradients:
         for parameter in self.parameters:
             self._places.append((tuple(parameter.shape), _grad_strides(parameter), offset))
             offset += aligned(parameter.numel())
-        self.region = Region(REGION_DTYPES[dtype], offset)
+        self.region = Region(REGION_DTYPES[dtype], offset, tolerant=True)
+
+    @property
+    def ends(self) -> list[int]:
+        """Where the slice of each parameter ends."""
+        return [*(offset for _, _, offset in self._places[1:]), self.region.elements]
 
     def views(self, memory: Array) -> list[Tensor]:
         """One view a parameter of the region's memory, in `parameters` order; about 1 us each."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from smlt.core.errors import SmltError, TaskError
-from smlt.core.task import Array, StepLoss, StepWork, seed_of
+from smlt.core.task import Array, Reached, StepLoss, StepWork, seed_of, unheard
 from smlt.frameworks.torch.blame import blame
 from smlt.frameworks.torch.data import Batches
 from smlt.frameworks.torch.flat import GradientViews
@@ -135,7 +135,7 @@ class LoopSteps(Stepper):
         self._strand: Strand | None = None
         self._between_steps = False
 
-    def compute(self, work: StepWork, gradients: GradientViews, used: Array) -> StepLoss:
+    def compute(self, work: StepWork, gradients: GradientViews, used: Array, reached: Reached = unheard) -> StepLoss:
         """Let the loop run from the batch to its `ctx.sync`."""
         if not len(work.indices):
             raise TaskError(

@@ -10,6 +10,7 @@ from torch import nn
 from smlt.core.task import Array, Region
 from smlt.frameworks.torch.buffers import BufferSync, buffers_of
 from smlt.frameworks.torch.flat import GradientViews, flat_gradients
+from smlt.frameworks.torch.front import Front
 from smlt.frameworks.torch.watch import UsedParameters, refuse_sparse_modules
 
 
@@ -31,6 +32,7 @@ class Regions:
         trained: the trained parameters by name, each once, in the model's order.
         frozen: the others.
         buffers: the model's buffers.
+        front: how much of the first region is final in a backward pass.
         used: notes which parameters backward reaches.
     """
 
@@ -41,6 +43,7 @@ class Regions:
         self._names = {id(parameter): name for name, parameter in self.trained}
         self._flats = flat_gradients(self.trained)
         self.buffers = BufferSync(buffers_of(model))
+        self.front = Front(self._flats[0], [self._names[id(each)] for each in self._flats[0].parameters])
         self.used = UsedParameters([(self._names[id(each)], each) for flat in self._flats for each in flat.parameters])
 
     @property

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from smlt.core.task import Array, Indices, StepLoss, StepWork, seed_of
+from smlt.core.task import Array, Indices, Reached, StepLoss, StepWork, seed_of, unheard
 from smlt.frameworks.torch.blame import blame
 from smlt.frameworks.torch.data import Batches
 from smlt.frameworks.torch.flat import GradientViews
+from smlt.frameworks.torch.front import Front
 from smlt.frameworks.torch.losses import read_loss
 from smlt.frameworks.torch.optimizers import Optimizers
 from smlt.frameworks.torch.seeding import seed_everything
@@ -27,13 +28,14 @@ class Stepper(ABC):
     """How the loss of a step comes about and how it is applied; the rest of a step is `TorchTraining`'s."""
 
     @abstractmethod
-    def compute(self, work: StepWork, gradients: GradientViews, used: Array) -> StepLoss:
+    def compute(self, work: StepWork, gradients: GradientViews, used: Array, reached: Reached = unheard) -> StepLoss:
         """Fill the gradients with this rank's share of the global mean, or of what `divisor` makes one.
 
         Args:
             work: the step; the share may be empty.
             gradients: their memory is zero, and the parameters have none.
             used: int64 zeros, to become 1 for each parameter that has a gradient.
+            reached: may be told how much of the first region is final.
         """
 
     @abstractmethod
@@ -68,14 +70,20 @@ class HookSteps(Stepper):
     """Steps made of the user's hooks."""
 
     def __init__(
-        self, task: TorchTask, model: nn.Module, optimizers: Optimizers, data: Batches, watch: UsedParameters
+        self,
+        task: TorchTask,
+        model: nn.Module,
+        optimizers: Optimizers,
+        data: Batches,
+        watch: UsedParameters,
+        front: Front,
     ) -> None:
-        self._task, self._model, self._data, self._watch = task, model, data, watch
+        self._task, self._model, self._data, self._watch, self._front = task, model, data, watch, front
         self._optimizer = next(iter(optimizers.optimizers.values()))
         self._scheduler = optimizers.only_scheduler()
         self._denominator = 1.0
 
-    def compute(self, work: StepWork, gradients: GradientViews, used: Array) -> StepLoss:
+    def compute(self, work: StepWork, gradients: GradientViews, used: Array, reached: Reached = unheard) -> StepLoss:
         """One forward and backward a micro-batch."""
         context = self._task.context
         parts = micro_batches(work.indices, context.micro_batch)
@@ -96,7 +104,8 @@ class HookSteps(Stepper):
             if alone and loss.weight > 0:
                 self._denominator = loss.weight  # as in a plain loop, so that one worker gives its very bits
             total = StepLoss(total.sum + report.sum, total.weight + report.weight)
-            with blame(self._task, "training_step", "backward of training_step's loss"):
+            following = self._front.told(reached) if place == len(parts) - 1 else nullcontext()
+            with following, blame(self._task, "training_step", "backward of training_step's loss"):
                 loss.share(self._denominator).backward()  # type: ignore[no-untyped-call]
             gradients.check_in_place()
         used[:] = np.frombuffer(self._watch.flags, np.uint8)

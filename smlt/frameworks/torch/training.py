@@ -13,11 +13,13 @@ from smlt.core.task import (
     Array,
     EvalPart,
     Indices,
+    Reached,
     State,
     StepLoss,
     StepWork,
     TaskShape,
     TrainingTask,
+    unheard,
 )
 from smlt.frameworks.blame import overridden
 from smlt.frameworks.torch import checks, evaluation, export, seeding
@@ -91,7 +93,7 @@ class TorchTraining(TrainingTask):
         """The user's `sampler`."""
         return epoch_order(self._task, self._data.length, epoch)
 
-    def compute(self, work: StepWork, contribution: Sequence[Array]) -> StepLoss:
+    def compute(self, work: StepWork, contribution: Sequence[Array], reached: Reached = unheard) -> StepLoss:
         """Forward and backward; afterwards the contribution holds all of it, and the task is as before."""
         self._in_hand = work
         self._task.step, self._task.epoch = work.step, work.epoch
@@ -101,7 +103,7 @@ class TorchTraining(TrainingTask):
         buffers = self._regions.buffers
         with buffers.untouched() as kept:
             try:
-                loss = self._steps.compute(work, gradients, pieces.used)
+                loss = self._steps.compute(work, gradients, pieces.used, reached)
                 self._check_frozen()
             finally:
                 gradients.detach()
@@ -197,7 +199,7 @@ class TorchTraining(TrainingTask):
     def _build_steps(self) -> Stepper:
         if checks.has_loop(self._task):
             return LoopSteps(self._task, self._model, self._optimizers, self._data)
-        return HookSteps(self._task, self._model, self._optimizers, self._data, self._regions.used)
+        return HookSteps(self._task, self._model, self._optimizers, self._data, self._regions.used, self._regions.front)
 
     def _check_frozen(self) -> None:
         for name, parameter in self._regions.frozen:
