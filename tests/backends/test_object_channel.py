@@ -14,11 +14,14 @@ from smlt.testing.channel import ChannelContract, OpenChannel
 
 
 class TestObjectChannel(ChannelContract):
-    large_value_bytes = 20 * 2**20
-
     @pytest.fixture
     def open_channel(self, tmp_path: Path) -> OpenChannel:
-        spec = object_channel.spec_for(StoreSpec("file", tmp_path.as_uri()))
+        spec = object_channel.spec_for(StoreSpec("file", (tmp_path / "ours").as_uri()))
+        return functools.partial(object_channel.ObjectChannel, spec)
+
+    @pytest.fixture
+    def open_elsewhere(self, tmp_path: Path) -> OpenChannel:
+        spec = object_channel.spec_for(StoreSpec("file", (tmp_path / "theirs").as_uri()))
         return functools.partial(object_channel.ObjectChannel, spec)
 
 

@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def options() -> dict[str, object]:
 
 
 class RedisContract(ChannelContract):
-    large_value_bytes = 20 * 2**20
+    large_value_bytes = 5 * 2**20
     steps = 10
 
     @pytest.fixture(scope="class")
@@ -59,6 +60,11 @@ class RedisContract(ChannelContract):
     @pytest.fixture
     def open_channel(self, spec: ChannelSpec) -> OpenChannel:
         return functools.partial(RedisChannel, spec)
+
+    @pytest.fixture
+    def open_elsewhere(self, spec: ChannelSpec) -> OpenChannel:
+        options = {**spec.options, "namespace": f"{spec.options['namespace']}-too"}
+        return functools.partial(RedisChannel, replace(spec, options=options))
 
     def test_announced_values_come_in_any_order_of_writing(self, connect: Connect) -> None:
         writer, reader = connect(0), connect(1)

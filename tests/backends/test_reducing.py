@@ -25,7 +25,6 @@ def processes() -> Iterator[Team]:
 
 
 class ReducingContract(ChannelContract):
-    large_value_bytes = 50 * 2**20
     steps = 10
 
     @pytest.fixture(scope="class")
@@ -40,6 +39,10 @@ class ReducingContract(ChannelContract):
     @pytest.fixture
     def open_channel(self, spec: ChannelSpec) -> OpenChannel:
         return functools.partial(ReducingChannel, spec)
+
+    @pytest.fixture
+    def open_elsewhere(self, store: ServedStore) -> OpenChannel:
+        return functools.partial(ReducingChannel, store.spec(f"test-{next(_numbers)}"))
 
 
 class TestOverTcp(ReducingContract):

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,12 @@ class SharedMemoryContract(ChannelContract):
     @pytest.fixture
     def open_channel(self, spec: ChannelSpec) -> OpenChannel:
         return functools.partial(SharedMemoryChannel, spec)
+
+    @pytest.fixture
+    def open_elsewhere(self, place: RunPlace) -> Iterator[OpenChannel]:
+        elsewhere = replace(place, run="another")
+        yield functools.partial(SharedMemoryChannel, spec_for(elsewhere))
+        sweep(elsewhere)
 
 
 class TestSharedMemory(SharedMemoryContract):

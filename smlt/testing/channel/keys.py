@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from smlt.core.errors import ChannelError, PeerLost
-from smlt.testing.channel.suite import PATIENCE_S, ChannelSuite, Connect, key_of
+from smlt.testing.channel.suite import PATIENCE_S, ChannelSuite, Connect, OpenChannel, key_of, pattern
 
 
 class KeyContract(ChannelSuite):
@@ -50,3 +52,43 @@ class KeyContract(ChannelSuite):
         with pytest.raises(ChannelError):
             writer.put(key_of(0), [writer.allocate(5)])
         assert connect(1).get(key_of(0), timeout_s=PATIENCE_S) == b"first"
+
+    @pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (100_000, 100_001)])
+    def test_a_refused_put_changes_nothing(self, connect: Connect, sizes: tuple[int, int]) -> None:
+        writer, reader = connect(0), connect(1)
+        written, refused = pattern(sizes[0]), pattern(sizes[1])
+        writer.put(key_of(0), [written])
+        for _ in range(2):
+            with pytest.raises(ChannelError):
+                writer.put(key_of(0), [refused])
+            assert reader.get(key_of(0), timeout_s=PATIENCE_S) == written
+        writer.put(key_of(0, 1), [refused])
+        assert reader.get(key_of(0, 1), timeout_s=PATIENCE_S) == refused
+        assert (writer.stats().requests, writer.stats().bytes_up) == ({"put": 2}, sum(sizes))
+
+    def test_two_clients_of_one_rank_are_never_mixed_up(self, connect: Connect) -> None:
+        first, second, reader = connect(0), connect(0), connect(1)
+        values = (b"1" * 1_000_000, b"2" * 2_000_000)
+        first.put(key_of(0), [values[0]])
+        assert reader.get(key_of(0), timeout_s=PATIENCE_S) == values[0]
+        with suppress(ChannelError):  # which may come late
+            second.put(key_of(0), [values[1]])
+            second.get(key_of(0, 1), timeout_s=0.05)
+        for client in (reader, connect(2)):
+            with suppress(ChannelError):
+                assert client.get(key_of(0), timeout_s=PATIENCE_S) in values
+
+    def test_runs_do_not_mix(self, connect: Connect, open_elsewhere: OpenChannel) -> None:
+        ours, reader = connect(0), connect(1)
+        with open_elsewhere(0, 0, 0) as stranger:
+            stranger.put(key_of(0), [b"theirs"])
+            assert stranger.get(key_of(0), timeout_s=PATIENCE_S) == b"theirs"
+            for timeout_s in (0, 0.05):
+                with pytest.raises(PeerLost):
+                    reader.get(key_of(0), timeout_s=timeout_s)
+            ours.put(key_of(0), [b"ours"])
+            stranger.discard(key_of(0))
+            stranger.put(key_of(0, 1), [b"theirs again"])
+        assert reader.get(key_of(0), timeout_s=PATIENCE_S) == b"ours"
+        with pytest.raises(PeerLost):
+            reader.get(key_of(0, 1), timeout_s=0)

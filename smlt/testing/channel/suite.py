@@ -36,6 +36,11 @@ class ChannelSuite:
         pytest.fail(f"{request.cls.__name__} lacks the fixture open_channel")
 
     @pytest.fixture
+    def open_elsewhere(self, request: pytest.FixtureRequest) -> OpenChannel:
+        """Give this: opens a client of another run's channel, in the same medium, server or folder."""
+        pytest.fail(f"{request.cls.__name__} lacks the fixture open_elsewhere")
+
+    @pytest.fixture
     def connect(self, open_channel: OpenChannel) -> Iterator[Connect]:
         """Opens clients and closes them in the end."""
         with ExitStack() as stack:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,13 +15,7 @@ from smlt.testing.channel.suite import PATIENCE_S, ChannelSuite, Connect, key_of
 
 
 class ValueContract(ChannelSuite):
-    """What holds of values.
-
-    Attributes:
-        large_value_bytes: size of the largest; lower it for a slow store.
-    """
-
-    large_value_bytes: ClassVar[int] = 300 * 2**20
+    """What holds of values."""
 
     @pytest.mark.parametrize("size", [0, 1, 63, 64, 4097, 3_000_001])
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -84,14 +77,6 @@ class ValueContract(ChannelSuite):
             writer.put(key_of(0, step), [data])
             seen = reader.view(key_of(0, step), timeout_s=PATIENCE_S)
             assert seen is None or (seen.readonly and seen.tobytes() == data)
-
-    def test_a_large_value(self, connect: Connect) -> None:
-        writer, reader = connect(0), connect(1)
-        data, out = bytearray(self.large_value_bytes), bytearray(self.large_value_bytes)
-        data[0], data[len(data) // 2], data[-1] = 1, 2, 3
-        writer.put(key_of(0), [data])
-        assert reader.get_into(key_of(0), memoryview(out), timeout_s=PATIENCE_S) == len(data)
-        assert out == data
 
     def test_a_value_over_the_limit_is_refused(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
         writer = connect(0)
