@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
+import mmap
 import os
 import stat
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -38,11 +39,14 @@ class FileObjectStore(ObjectStore):
     A write goes to a file out of sight and is renamed; whoever writes or deletes an object holds the lock of its key.
     What was written survives the death of any process, not a power failure: nothing waits for the disk.
     An object cannot be in the way of a folder: where "a" is an object, "a/b" can be none.
+    What `view` shows is the file itself, mapped; nobody may write into a file that is an object.
 
     Args:
         spec: its URL is the folder.
         clock_ns: the time of day in nanoseconds; part of version tags.
     """
+
+    concurrency = 1
 
     def __init__(self, spec: StoreSpec, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._root = folder_of(spec.url)
@@ -50,14 +54,17 @@ class FileObjectStore(ObjectStore):
         self._swept = False
 
     def _do_put(self, key: str, data: Buffer) -> str:
-        return self._write(key, data, lambda found: None)
+        return self._write(key, [data], lambda found: None)
+
+    def _do_put_parts(self, key: str, parts: Sequence[Buffer]) -> str:
+        return self._write(key, parts, lambda found: None)
 
     def _do_put_if_absent(self, key: str, data: Buffer) -> str:
         def admit(found: os.stat_result | None) -> None:
             if found is not None:
                 raise AlreadyExists(f"{self._path(key)} exists already")
 
-        return self._write(key, data, admit)
+        return self._write(key, [data], admit)
 
     def _do_compare_and_swap(self, key: str, data: Buffer, version: str) -> str:
         def admit(found: os.stat_result | None) -> None:
@@ -66,7 +73,7 @@ class FileObjectStore(ObjectStore):
             if _tag(found) != version:
                 raise Conflict(f"{self._path(key)} changed since it was read")
 
-        return self._write(key, data, admit)
+        return self._write(key, [data], admit)
 
     def _do_get(self, key: str, start: int, length: int | None) -> bytes:
         return self._read(key, start, length)[0]
@@ -94,12 +101,12 @@ class FileObjectStore(ObjectStore):
                 except OSError:
                     break  # not empty
 
-    def _write(self, key: str, data: Buffer, admit: Admit) -> str:
+    def _write(self, key: str, parts: Sequence[Buffer], admit: Admit) -> str:
         path = self._path(key)
         with self._translated(key):
             admit(_stat(path))  # spares writing what will be refused; what counts is asked again under the lock
             self._sweep_once()
-            with self._staged(data) as (staged, file), self._locked(key):
+            with self._staged(parts) as (staged, file), self._locked(key):
                 found = _stat(path)
                 admit(found)
                 _stamp(file, self._clock_ns(), found)
@@ -107,16 +114,30 @@ class FileObjectStore(ObjectStore):
                 return _tag(os.fstat(file))
 
     def _read(self, key: str, start: int, length: int | None) -> tuple[bytes, str]:
+        with self._opened(key) as file:
+            status = os.fstat(file.fileno())
+            file.seek(start)
+            return file.read(max(0, _end(status, start, length) - start)), _tag(status)
+
+    def _do_view(self, key: str, start: int, length: int | None) -> memoryview:
+        with self._opened(key) as file:
+            end = _end(os.fstat(file.fileno()), start, length)
+            if end <= start:
+                return memoryview(b"")
+            before = start % mmap.ALLOCATIONGRANULARITY  # a mapping begins with a page
+            mapped = mmap.mmap(file.fileno(), before + end - start, access=mmap.ACCESS_READ, offset=start - before)
+            return memoryview(mapped)[before:]
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[io.FileIO]:
         path = self._path(key)
         with self._translated(key):
             try:
-                with path.open("rb") as file:
-                    status = os.fstat(file.fileno())
-                    end = status.st_size if length is None else min(status.st_size, start + length)
-                    file.seek(start)
-                    return file.read(max(0, end - start)), _tag(status)
+                file = io.FileIO(path)
             except _NO_FILE:
                 raise NotFound(f"there is no {path}") from None
+            with file:
+                yield file
 
     def _below(self, folder: str, prefix: str) -> Iterator[ObjectInfo]:
         try:
@@ -154,14 +175,15 @@ class FileObjectStore(ObjectStore):
             os.close(lock)
 
     @contextmanager
-    def _staged(self, data: Buffer) -> Iterator[tuple[Path, int]]:
+    def _staged(self, parts: Sequence[Buffer]) -> Iterator[tuple[Path, int]]:
         """A file with the data, out of sight. It is locked while its writer lives, which is how a sweep knows."""
         staged = self._root / UNLISTED / f"staged-{uuid.uuid4().hex}"
         with _open_locked(staged) as file:
             try:
-                rest = memoryview(data).cast("B") if memoryview(data).nbytes else b""
-                while rest:
-                    rest = rest[file.write(rest) :]
+                for part in parts:
+                    rest = memoryview(part).cast("B") if memoryview(part).nbytes else b""
+                    while rest:
+                        rest = rest[file.write(rest) :]
                 yield staged, file.fileno()
             finally:
                 staged.unlink(missing_ok=True)
@@ -197,6 +219,10 @@ def folder_of(url: str) -> Path:
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise ConfigError(f"not the URL of a folder: {url!r}", "it looks like file:///home/me/.smlt/runs/digits")
     return Path(unquote(parts.path))
+
+
+def _end(status: os.stat_result, start: int, length: int | None) -> int:
+    return status.st_size if length is None else min(status.st_size, start + length)
 
 
 def _stat(path: Path) -> os.stat_result | None:

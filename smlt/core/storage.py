@@ -58,11 +58,18 @@ class ObjectStore(ABC):
     * A missing object raises `NotFound`; deleting a missing object is no error.
     * Errors of the medium (disk full, denied, unreachable) raise `StorageError` with a hint.
     * All methods may be called from several threads.
+
+    Attributes:
+        concurrency: how many requests are best under way at once; 1 where an answer costs little beside its bytes.
     """
 
-    def put(self, key: str, data: Buffer) -> str:
-        """Write an object, replacing any other; returns its version tag."""
-        return self._do_put(_checked(key), data)
+    concurrency: int = 16
+
+    def put(self, key: str, *parts: Buffer) -> str:
+        """Write an object, these parts one behind the other, replacing any other; returns its version tag."""
+        if len(parts) == 1:
+            return self._do_put(_checked(key), parts[0])
+        return self._do_put_parts(_checked(key), parts)
 
     def put_if_absent(self, key: str, data: Buffer) -> str:
         """Create an object; raises `AlreadyExists` if there is one."""
@@ -74,9 +81,16 @@ class ObjectStore(ABC):
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """The bytes of an object, or `length` of them from `start`; a range past the end is cut there."""
-        if start < 0 or (length is not None and length < 0):
-            raise ValueError(f"a range starts at 0 or later and is not negative: {start=}, {length=}")
+        _check_range(start, length)
         return self._do_get(_checked(key), start, length)
+
+    def view(self, key: str, *, start: int = 0, length: int | None = None) -> memoryview:
+        """What `get` returns, read-only, and where it lies if it can be seen there.
+
+        Valid until the object is replaced or deleted.
+        """
+        _check_range(start, length)
+        return self._do_view(_checked(key), start, length)
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """The bytes of an object and the version tag that `compare_and_swap` wants."""
@@ -112,6 +126,12 @@ class ObjectStore(ABC):
             return False
         return True
 
+    def _do_put_parts(self, key: str, parts: Sequence[Buffer]) -> str:
+        return self._do_put(key, b"".join(parts))
+
+    def _do_view(self, key: str, start: int, length: int | None) -> memoryview:
+        return memoryview(self._do_get(key, start, length))
+
     @abstractmethod
     def _do_put(self, key: str, data: Buffer) -> str: ...
 
@@ -138,6 +158,11 @@ def _checked(key: str) -> str:
     if not key or any(part in ("", ".", "..") for part in key.split("/")):
         raise ConfigError(f"not an object key: {key!r}", "keys are relative, like 'checkpoints/7/manifest'")
     return key
+
+
+def _check_range(start: int, length: int | None) -> None:
+    if start < 0 or (length is not None and length < 0):
+        raise ValueError(f"a range starts at 0 or later and is not negative: {start=}, {length=}")
 
 
 @dataclass(frozen=True, order=True)
@@ -171,11 +196,11 @@ class ChannelCapabilities:
     """What a channel can do, from which a collective chooses.
 
     Attributes:
-        ranged: `get_into` can read a part of a value at no more cost than that part.
+        ranged: `get_into` and `view` can read a part of a value at no more cost than that part.
         reduces: `reduce_into` is there: the store itself adds contributions up.
         max_value_bytes: the largest value; None where only memory limits it.
         latency_s: the time of one small request, for choosing a pattern and planning.
-        in_place: `view` shows values where they lie, at no cost.
+        in_place: `view` shows values where they lie, at no cost; and a value from `allocate` is published at none.
     """
 
     ranged: bool
@@ -273,24 +298,33 @@ class Channel(ABC):
         self._stats.count("get", down=len(value))
         return value
 
-    def view(self, key: ChannelKey, *, timeout_s: float) -> memoryview | None:
-        """Wait for a value and look at it in place, read-only; None where this channel cannot do so.
+    def view(
+        self, key: ChannelKey, *, timeout_s: float, offset: int = 0, length: int | None = None
+    ) -> memoryview | None:
+        """Wait for a value and look at it, or at `length` bytes from `offset`, read-only; a part past the end is cut.
 
-        The view is valid until its writer discards the key.
+        None where this channel can only copy. The view is valid until its writer discards the key.
         """
         self._check_open()
-        found = self._do_view(key, timeout_s)
+        found = self._do_view(key, timeout_s, offset, length)
         if found is not None:
             self._stats.count("get", down=found.nbytes)
         return found
 
-    def expect(self, keys: Sequence[ChannelKey]) -> None:
+    def expect(self, keys: Sequence[ChannelKey], ranges: Sequence[tuple[int, int]] | None = None) -> None:
         """Announce which values this client will read next, in this order and once each.
 
         A channel over a wire asks for them ahead, so that each costs no round trip of its own; others need not care.
+
+        Args:
+            keys: of the values.
+            ranges: the offset and the length of what will be read of each; None for all of it.
         """
         self._check_open()
-        self._do_expect(keys)
+        if ranges is None:
+            self._do_expect(keys)
+        else:
+            self._do_expect_ranges([(key, *part) for key, part in zip(keys, ranges, strict=True)])
 
     def reduce_into(
         self, key: ChannelKey, header: bytes, buffer: npt.NDArray[Any], *, ranks: int, patience: Callable[[], None]
@@ -350,10 +384,13 @@ class Channel(ABC):
         start = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % ALLOCATION_ALIGNMENT
         return memory[start : start + size_bytes]
 
-    def _do_view(self, key: ChannelKey, timeout_s: float) -> memoryview | None:
+    def _do_view(self, key: ChannelKey, timeout_s: float, offset: int, length: int | None) -> memoryview | None:
         return None
 
     def _do_expect(self, keys: Sequence[ChannelKey]) -> None:  # noqa: B027  a hint
+        pass
+
+    def _do_expect_ranges(self, reads: Sequence[tuple[ChannelKey, int, int]]) -> None:  # noqa: B027  a hint
         pass
 
     def _do_reduce_into(

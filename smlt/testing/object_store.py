@@ -39,6 +39,10 @@ ODD_KEYS = (
 MEMBERS = 4
 
 
+def _pattern(size: int) -> bytes:
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
 class LocalObjectStoreContract:
     """What holds of every store, one that lives in a single process included."""
 
@@ -65,11 +69,23 @@ class LocalObjectStoreContract:
         store.put("numbers", memoryview(bytes(range(64))).cast("I"))
         assert store.get("numbers") == bytes(range(64))
 
+    @pytest.mark.parametrize("parts", [[], [b""], [b"a", b"", b"bc"], [_pattern(70_000), _pattern(3), _pattern(1000)]])
+    def test_parts_are_put_one_behind_the_other(self, store: ObjectStore, parts: list[bytes]) -> None:
+        tag = store.put("object", *(memoryview(part) for part in parts))
+        assert store.get_versioned("object") == (b"".join(parts), tag)
+
+    def test_parts_of_any_format_are_their_bytes(self, store: ObjectStore) -> None:
+        numbers = memoryview(bytes(range(64))).cast("I")
+        store.put("numbers", b"head", numbers, numbers.cast("B").cast("I", (4, 4)))
+        assert store.get("numbers") == b"head" + 2 * bytes(range(64))
+
     def test_a_buffer_may_change_once_it_is_put(self, store: ObjectStore) -> None:
         data = bytearray(b"before")
         store.put("object", data)
+        store.put("parts", data, data)
         data[:] = b"behind"
         assert store.get("object") == b"before"
+        assert store.get("parts") == b"beforebefore"
 
     def test_another_client_sees_it(self, store: ObjectStore, open_store: OpenStore) -> None:
         other = open_store()
@@ -135,18 +151,30 @@ class LocalObjectStoreContract:
     def test_ranges(self, store: ObjectStore, start: int, length: int | None, expected: bytes) -> None:
         store.put("object", b"0123456789")
         assert store.get("object", start=start, length=length) == expected
+        seen = store.view("object", start=start, length=length)
+        assert seen.readonly
+        assert seen == expected
+
+    def test_a_view_begins_anywhere(self, store: ObjectStore) -> None:
+        data = _pattern(200_000)
+        store.put("object", data)
+        for start in (0, 1, 4095, 4096, 4097, 70_001, 199_999):
+            assert store.view("object", start=start) == data[start:]
+            assert store.view("object", start=start, length=50_000) == data[start : start + 50_000]
 
     def test_ranges_of_an_empty_object(self, store: ObjectStore) -> None:
         store.put("object", b"")
         assert store.get("object", start=0, length=3) == b""
         assert store.get("object", start=3) == b""
+        assert bytes(store.view("object")) == bytes(store.view("object", start=3, length=4)) == b""
         assert store.exists("object")
 
     @pytest.mark.parametrize(("start", "length"), [(-1, None), (0, -1)])
     def test_negative_ranges_are_refused(self, store: ObjectStore, start: int, length: int | None) -> None:
         store.put("object", b"0123")
-        with pytest.raises(ValueError):
-            store.get("object", start=start, length=length)
+        for read in (store.get, store.view):
+            with pytest.raises(ValueError):
+                read("object", start=start, length=length)
 
     def test_a_missing_object_is_not_found(self, store: ObjectStore) -> None:
         store.put("folder/object", b"1")
@@ -156,6 +184,10 @@ class LocalObjectStoreContract:
                 store.get(key)
             with pytest.raises(NotFound):
                 store.get(key, start=3, length=4)
+            with pytest.raises(NotFound):
+                store.get(key, length=0)
+            with pytest.raises(NotFound):
+                store.view(key, start=3, length=4)
             with pytest.raises(NotFound):
                 store.get_versioned(key)
             with pytest.raises(NotFound):
@@ -178,6 +210,7 @@ class LocalObjectStoreContract:
             lambda: store.put_if_absent(key, b""),
             lambda: store.compare_and_swap(key, b"", "1"),
             lambda: store.get(key),
+            lambda: store.view(key),
             lambda: store.get_versioned(key),
             lambda: store.exists(key),
             lambda: store.delete(key),
@@ -289,10 +322,6 @@ class ObjectStoreContract(LocalObjectStoreContract):
     def test_processes_see_whole_values(self, store: ObjectStore, open_store: OpenStore, team: Team) -> None:
         store.put("object", _uniform(0))
         assert team.run(_write_or_read_elsewhere, [(open_store, True), (open_store, False)])[1] == []
-
-
-def _pattern(size: int) -> bytes:
-    return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
 def _put_all(store: ObjectStore, keys: list[str]) -> None:

@@ -92,8 +92,9 @@ class MemoryChannel(Channel):
     def _do_get(self, key: ChannelKey, timeout_s: float) -> bytes:
         return bytes(self._await(key, timeout_s))
 
-    def _do_view(self, key: ChannelKey, timeout_s: float) -> memoryview | None:
-        return self._await(key, timeout_s).toreadonly() if self._shows else None
+    def _do_view(self, key: ChannelKey, timeout_s: float, offset: int, length: int | None) -> memoryview | None:
+        stop = None if length is None else offset + length
+        return self._await(key, timeout_s)[offset:stop].toreadonly() if self._shows else None
 
     def _do_discard(self, key: ChannelKey) -> None:
         with self._room.news:

@@ -57,7 +57,7 @@ class ObjectChannel(Channel):
             raise ChannelError(f"{key} is not a key of rank {self._address[2]} in its round")
         if key in self._published:
             raise ChannelError(f"{key} was written already")
-        self._store.put(_object_key(key), parts[0] if len(parts) == 1 else b"".join(parts))
+        self._store.put(_object_key(key), *parts)
         self._published.add(key)
 
     def _do_get_into(self, key: ChannelKey, out: memoryview, timeout_s: float, offset: int) -> int:
@@ -66,7 +66,10 @@ class ObjectChannel(Channel):
         return len(value)
 
     def _do_get(self, key: ChannelKey, timeout_s: float) -> bytes:
-        return self._await(key, timeout_s, 0, None)
+        return bytes(self._await(key, timeout_s, 0, None))
+
+    def _do_view(self, key: ChannelKey, timeout_s: float, offset: int, length: int | None) -> memoryview:
+        return self._await(key, timeout_s, offset, length)
 
     def _do_discard(self, key: ChannelKey) -> None:
         if key in self._published:
@@ -76,11 +79,11 @@ class ObjectChannel(Channel):
     def _do_close(self) -> None:
         """Leave the last words where they are."""
 
-    def _await(self, key: ChannelKey, timeout_s: float, start: int, length: int | None) -> bytes:
+    def _await(self, key: ChannelKey, timeout_s: float, start: int, length: int | None) -> memoryview:
         deadline, pause_s = self._clock() + timeout_s, FIRST_PAUSE_S
         while True:
             try:
-                return self._store.get(_object_key(key), start=start, length=length)
+                return self._store.view(_object_key(key), start=start, length=length)
             except NotFound:
                 left_s = deadline - self._clock()
                 if left_s <= 0:

@@ -131,9 +131,9 @@ class SharedMemoryChannel(Channel):
         self._check_held(key, segment, place)
         return value
 
-    def _do_view(self, key: ChannelKey, timeout_s: float) -> memoryview:
+    def _do_view(self, key: ChannelKey, timeout_s: float, offset: int, length: int | None) -> memoryview:
         segment, place = self._await(key, timeout_s)
-        return segment.view(place)
+        return segment.view(place)[offset : None if length is None else offset + length]
 
     def _do_discard(self, key: ChannelKey) -> None:
         value = self._published.pop(key, None)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from smlt.core.errors import ProtocolError
+from smlt.core.errors import PeerLost, ProtocolError
 from smlt.core.storage import Buffer, ChannelKey
 from smlt.core.sync.buckets import ContributionLayout
-from smlt.core.sync.collectives import Collective, Seat, fetch_into
+from smlt.core.sync.collectives import WAIT_SLICE_S, Collective, Seat, fetch_into
 from smlt.core.sync.header import Header
 from smlt.core.sync.values import Piece, add_up, arrays_of, cut, pieces_of, size_of, value_of
 from smlt.core.task import Array, Region
@@ -35,7 +35,8 @@ class PackedScatterReduce(Collective):
         self._shards = [pieces_of(layout, owner, whole)[0] for owner in range(seat.world_size)]
         self._own = [np.zeros(region.elements, region.dtype) for region in regions]
         self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
-        self._scratch = memoryview(bytearray(max(size_of(shard) for shard in self._shards)))
+        self._sizes = [size_of(shard) for shard in self._shards]
+        self._scratch = memoryview(bytearray(max(self._sizes)))
 
     def contribution(self, step: int) -> list[Array]:
         """Zeroed arrays, one a region; what was published two steps before is discarded."""
@@ -48,13 +49,16 @@ class PackedScatterReduce(Collective):
     def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
         """Write the others' shards, add up the own one, write it, and collect the others'."""
         step, own = header.step, self._shards[self._seat.rank]
+        others = list(self._others(self._seat.rank))
         self._seat.channel.put(self._seat.own_key(step, "grad"), self._for_others(header))
+        self._expect(step, "grad", [(peer, self._offset_in(peer), self._sizes[self._seat.rank]) for peer in others])
         totals = arrays_of(own, self._sums)
         merged = add_up(totals, self._contributions(header, own, totals))
         self._seat.channel.put(self._seat.own_key(step, "sum"), value_of(merged, own, self._sums))
-        for owner in self._others(self._seat.rank):
+        self._expect(step, "sum", [(owner, 0, self._sizes[owner]) for owner in others])
+        for owner in others:
             shard = self._shards[owner]
-            value = self._fetch(self._seat.key(step, "sum", owner), shard, 0)
+            value = self._see(self._seat.key(step, "sum", owner), 0, self._sizes[owner])
             if value[: Header.SIZE] != merged.packed():
                 raise ProtocolError(f"rank {owner} merged other headers at step {step}")
             targets = arrays_of(shard, self._sums)
@@ -75,15 +79,35 @@ class PackedScatterReduce(Collective):
             if peer == self._seat.rank:
                 yield header, arrays_of(own, self._own)
             else:
-                before = (owner for owner in self._others(peer) if owner < self._seat.rank)
-                offset = sum(size_of(self._shards[owner]) for owner in before)
-                value = self._fetch(self._seat.key(header.step, "grad", peer), own, offset)
+                key = self._seat.key(header.step, "grad", peer)
+                value = self._see(key, self._offset_in(peer), self._sizes[self._seat.rank])
                 yield Header.unpack(value), cut(value, own, totals)
 
     def _others(self, rank: int) -> Iterator[int]:
         return (owner for owner in range(self._seat.world_size) if owner != rank)
 
-    def _fetch(self, key: ChannelKey, shard: Piece, offset: int) -> memoryview:
-        value = self._scratch[: size_of(shard)]
-        fetch_into(self._seat.channel, key, value, self._seat.patience, offset)
-        return value
+    def _offset_in(self, peer: int) -> int:
+        """Where this rank's shard begins in what a peer writes for the others."""
+        return sum(self._sizes[owner] for owner in self._others(peer) if owner < self._seat.rank)
+
+    def _expect(self, step: int, piece: str, parts: Sequence[tuple[int, int, int]]) -> None:
+        keys = [self._seat.key(step, piece, peer) for peer, _, _ in parts]
+        self._seat.channel.expect(keys, [(offset, size) for _, offset, size in parts])
+
+    def _see(self, key: ChannelKey, offset: int, size: int) -> memoryview:
+        """A part of a peer's value, where it lies if the channel shows it, else copied out; valid until the next."""
+        while True:
+            try:
+                seen = self._seat.channel.view(key, timeout_s=WAIT_SLICE_S, offset=offset, length=size)
+                break
+            except PeerLost:
+                self._seat.patience(key.piece, key.rank)
+        if seen is None:
+            seen = self._scratch[:size]
+            fetch_into(self._seat.channel, key, seen, self._seat.patience, offset)
+        if seen.nbytes != size:
+            raise ProtocolError(
+                f"rank {key.rank} sent {seen.nbytes} bytes at step {key.step}, {size} were expected",
+                "do all ranks build the same model?",
+            )
+        return seen

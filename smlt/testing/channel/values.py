@@ -78,6 +78,29 @@ class ValueContract(ChannelSuite):
             seen = reader.view(key_of(0, step), timeout_s=PATIENCE_S)
             assert seen is None or (seen.readonly and seen.tobytes() == data)
 
+    @pytest.mark.parametrize(("offset", "length"), [(0, 4), (3, 4), (8, 4), (0, None), (3, None), (10, 4), (77, None)])
+    def test_a_view_of_a_part(self, connect: Connect, offset: int, length: int | None) -> None:
+        connect(0).put(key_of(0), [b"0123456789"])
+        reader = connect(1)
+        seen = reader.view(key_of(0), timeout_s=PATIENCE_S, offset=offset, length=length)
+        expected = b"0123456789"[offset : None if length is None else offset + length]
+        assert seen is None or (seen.readonly and seen.tobytes() == expected)
+        assert reader.stats().bytes_down == (0 if seen is None else len(expected))
+
+    def test_expected_parts_come_like_others(self, connect: Connect) -> None:
+        reader = connect(1)
+        keys = [key_of(rank, piece="part") for rank in (0, 2, 3)]
+        reader.expect(keys, [(1, 2), (0, 9), (0, 4)])
+        for key in reversed(keys):
+            connect(key.rank).put(key, [b"%d" % key.rank, b"123"])
+        out = bytearray(4)
+        assert reader.get_into(keys[0], memoryview(out)[:2], timeout_s=PATIENCE_S, offset=1) == 2
+        assert out[:2] == b"12"
+        seen = reader.view(keys[1], timeout_s=PATIENCE_S, offset=0, length=9)
+        assert seen is None or seen.tobytes() == b"2123"
+        assert reader.get_into(keys[2], memoryview(out), timeout_s=PATIENCE_S) == 4
+        assert out == b"3123"
+
     def test_a_value_over_the_limit_is_refused(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
         writer = connect(0)
         monkeypatch.setattr(writer, "capabilities", replace(writer.capabilities, max_value_bytes=10))
