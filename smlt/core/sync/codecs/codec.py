@@ -42,8 +42,9 @@ class Codec(ABC):
             ProtocolError: the dtype, the shape or the number of bytes is another.
         """
         self._check(values, out)
-        with np.errstate(all="ignore"):
-            self._encode(values, out)
+        if values.size:
+            with np.errstate(all="ignore"):
+                self._encode(values, out)
 
     def decode(self, data: memoryview, out: Array) -> None:
         """Decode what `encode` made of as many numbers as `out` has.
@@ -56,8 +57,9 @@ class Codec(ABC):
             ProtocolError: the dtype, the shape or the number of bytes is another, or the bytes are no encoding.
         """
         self._check(out, data)
-        with np.errstate(all="ignore"):
-            self._decode(data, out)
+        if out.size:
+            with np.errstate(all="ignore"):
+                self._decode(data, out)
 
     def encode_with_feedback(self, values: Array, out: memoryview) -> None:
         """Encode numbers, which become what was lost: values - decode(encode(values)), in place.
@@ -72,8 +74,9 @@ class Codec(ABC):
             ProtocolError: the dtype, the shape or the number of bytes is another.
         """
         self._check(values, out)
-        with np.errstate(all="ignore"):
-            self._encode_with_feedback(values, out)
+        if values.size:
+            with np.errstate(all="ignore"):
+                self._encode_with_feedback(values, out)
 
     def _check(self, numbers: Array, encoded: memoryview) -> None:
         if numbers.dtype != np.float32 or numbers.ndim != 1 or not numbers.flags.c_contiguous:
@@ -84,11 +87,11 @@ class Codec(ABC):
 
     @abstractmethod
     def _encode(self, values: Array, out: memoryview) -> None:
-        """As `encode`; arguments are right, and floating-point errors are no warnings."""
+        """As `encode`; arguments are right, there is a number, and floating-point errors are no warnings."""
 
     @abstractmethod
     def _decode(self, data: memoryview, out: Array) -> None:
-        """As `decode`; arguments are right, and floating-point errors are no warnings."""
+        """As `decode`; arguments are right, there is a number, and floating-point errors are no warnings."""
 
     def _encode_with_feedback(self, values: Array, out: memoryview) -> None:
         """As `encode_with_feedback`; to be overridden where one pass does both."""
