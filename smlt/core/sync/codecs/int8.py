@@ -25,8 +25,8 @@ class Int8(Codec):
     """A byte a number and a float32 scale a block of 1024: max |x| / 127, nearest integer, ties to even.
 
     Block-wise quantisation, Dettmers et al., arXiv:2110.02861 (2021), with the linear code. Scales come first, then the
-    integers. A block that becomes all zeros has the scale 0; one with a NaN or an infinity has the scale NaN and decodes
-    to NaN throughout, so that it stays visible.
+    integers. A block that becomes all zeros has the scale 0. One with a NaN or an infinity has the scale NaN and
+    decodes to NaN throughout, so that it stays visible.
     """
 
     name: ClassVar[str] = "int8"
