@@ -1,6 +1,6 @@
 """The suites that prove an implementation of smlt's interfaces, published for third parties.
 
-Subclass one in a test module, give its one fixture, inherit the tests. Needs pytest.
+Subclass one in a test module, give its fixtures, inherit the tests. Needs pytest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from smlt.testing.backend import BackendContract, TimeLimitContract
-    from smlt.testing.channel import ChannelContract
+    from smlt.testing.channel import ChannelContract, StrangerContract
     from smlt.testing.object_store import LocalObjectStoreContract, ObjectStoreContract
     from smlt.testing.planner import PlannerContract
 
@@ -22,6 +22,7 @@ __all__ = [
     "LocalObjectStoreContract",
     "ObjectStoreContract",
     "PlannerContract",
+    "StrangerContract",
     "TimeLimitContract",
 ]
 
@@ -31,6 +32,7 @@ _HOMES = {
     "LocalObjectStoreContract": "object_store",
     "ObjectStoreContract": "object_store",
     "PlannerContract": "planner",
+    "StrangerContract": "channel",
     "TimeLimitContract": "backend",
 }
 

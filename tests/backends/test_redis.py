@@ -16,8 +16,17 @@ from hypothesis import strategies as st
 from smlt.backends.channels import redis_connect, redis_reader
 from smlt.backends.channels.redis import RedisChannel, sweep
 from smlt.core.errors import ChannelError, PeerLost
-from smlt.core.storage import ChannelSpec
-from smlt.testing.channel import MEMBERS, PATIENCE_S, ChannelContract, Connect, OpenChannel, key_of
+from smlt.core.storage import ChannelKey, ChannelSpec
+from smlt.testing.channel import (
+    MEMBERS,
+    PATIENCE_S,
+    ChannelContract,
+    Connect,
+    OpenChannel,
+    Scribble,
+    StrangerContract,
+    key_of,
+)
 from smlt.testing.team import Team
 from tests.support.redis_tls import self_signed, tls_relay
 from tests.support.valkey import Valkey, valkey
@@ -121,8 +130,17 @@ class RedisContract(ChannelContract):
             assert out[:copied] == bytes([step]) * copied
 
 
-class TestTcp(RedisContract):
+class TestTcp(RedisContract, StrangerContract):
     large_value_bytes = 300 * 2**20
+
+    @pytest.fixture
+    def scribble(self, server: Valkey, options: dict[str, object]) -> Scribble:
+        def scribble(key: ChannelKey, data: bytes) -> None:
+            name = f"{{{options['namespace']}/{key}}}"
+            server.ask("SET", name, data)
+            server.ask("RPUSH", f"{name}:t", "n")
+
+        return scribble
 
     def test_what_one_reader_reads_is_gone(self, connect: Connect, server: Valkey, options: dict[str, object]) -> None:
         writer, reader = connect(0), connect(1)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import itertools
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from smlt.backends.channels import reducing_protocol as protocol
 from smlt.backends.channels.reducing import ReducingChannel
-from smlt.core.storage import ChannelSpec
-from smlt.testing.channel import MEMBERS, ChannelContract, OpenChannel
+from smlt.backends.channels.reducing_protocol import Address, Request
+from smlt.core.storage import ChannelKey, ChannelSpec
+from smlt.testing.channel import MEMBERS, ChannelContract, OpenChannel, Scribble, StrangerContract
 from smlt.testing.team import Team
 from tests.support.reducing import ServedStore, served_store
 
@@ -45,7 +49,24 @@ class ReducingContract(ChannelContract):
         return functools.partial(ReducingChannel, store.spec(f"test-{next(_numbers)}"))
 
 
-class TestOverTcp(ReducingContract):
+class TestOverTcp(ReducingContract, StrangerContract):
+    @pytest.fixture
+    def scribble(self, store: ServedStore, spec: ChannelSpec) -> Scribble:
+        """Speaks the protocol, but does not know the token."""
+
+        def scribble(key: ChannelKey, data: bytes) -> None:
+            request = Request(
+                protocol.PUT, f"{spec.options['namespace']}:{key}", count=protocol.FOREVER, size=len(data)
+            )
+            hello = protocol.HELLO.pack(protocol.MAGIC, bytes(protocol.ID_BYTES), *[bytes(protocol.PROOF_BYTES)] * 2)
+            address = Address.parse(store.url)
+            with socket.create_connection((address.host, address.port)) as connection, suppress(ConnectionError):
+                connection.sendall(hello + request.packed() + data)
+                while connection.recv(1000):
+                    pass
+
+        return scribble
+
     @pytest.fixture(scope="class")
     @classmethod
     def store(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStore]:

@@ -8,13 +8,32 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, Self
 
+from smlt.backends.channels.redis_writer import mark_of
+
 HOST = "127.0.0.1"
 
 USUAL = {"PING": b"+PONG\r\n", "SET": b"+OK\r\n", "RPUSH": b":1\r\n", "EXPIRE": b":1\r\n", "UNLINK": b":2\r\n"}
 
 
+TOKEN = b"$1\r\nn\r\n"
+
+
+class LastWords(bytes):
+    """An answer upon which it hangs up."""
+
+
+def bulk(data: bytes) -> bytes:
+    """Some bytes as an answer."""
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+def value_of(name: bytes, payload: bytes) -> bytes:
+    """The answer to a GET of a value; behind `TOKEN` it is what a reader gets that waits."""
+    return bulk(mark_of(name) + payload)
+
+
 class FakeRedis:
-    """Serves any number of connections, each until a command has the answer None, upon which it hangs up.
+    """Serves any number of connections, each until a command has the answer None or `LastWords`.
 
     Args:
         answers: by command; `USUAL` otherwise, and nothing at all for a command in neither.
@@ -65,6 +84,8 @@ class FakeRedis:
                 if answer is None:
                     return
                 connection.sendall(answer)
+                if isinstance(answer, LastWords):
+                    return
 
 
 def _command(stream: IO[bytes]) -> list[bytes]:

@@ -16,14 +16,13 @@ from smlt.backends.channels.redis_address import CA_PEM, NAMESPACE, PASSWORD_FRO
 from smlt.backends.channels.redis_connect import connect, refusal
 from smlt.backends.channels.redis_reader import Found, Reader
 from smlt.backends.channels.redis_wire import Wire
-from smlt.backends.channels.redis_writer import FOR_MANY, FOR_ONE, Writer
-from smlt.backends.channels.resp import RefusedError, Replies, Reply, command
+from smlt.backends.channels.redis_writer import FOR_MANY, FOR_ONE, MARK_BYTES, Writer
+from smlt.backends.channels.resp import LONGEST_BULK_BYTES, RefusedError, Replies, Reply, command
 from smlt.core.backend import RunPlace
 from smlt.core.errors import ChannelError, ConfigError, PeerLost
 from smlt.core.storage import Buffer, Channel, ChannelCapabilities, ChannelKey, ChannelSpec
 
-MAX_VALUE_BYTES = 512 << 20
-"""Of a string in Redis (its proto-max-bulk-len)."""
+MAX_VALUE_BYTES = LONGEST_BULK_BYTES - MARK_BYTES
 
 REMEMBERED = 10_000
 """Of the keys that one reader removes, so many are known to have been written; the server knows those it still has."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from smlt.backends.channels.redis_connect import refusal
 from smlt.backends.channels.redis_wire import Wire
-from smlt.backends.channels.redis_writer import TOKENS
+from smlt.backends.channels.redis_writer import MARK_BYTES, TOKENS, mark_of
 from smlt.backends.channels.resp import RefusedError, Replies, command
 from smlt.core.errors import ChannelError
 
@@ -117,7 +117,7 @@ class Reader:
     def _look(self, name: bytes) -> Found | None:
         """Whether a value is there now."""
         self._wire.send([command(b"GET", name)])
-        size = self._size(name, "GET")
+        size = self._value_size(name)
         self._ask()
         return None if size is None else Found(size, b"")
 
@@ -140,7 +140,7 @@ class Reader:
             raise self._wire.fail(ChannelError(f"{self._wire.name} stopped waiting for {name.decode()}"))
         token = bytearray(size)
         self._replies.payload(size, memoryview(token))
-        size = self._size(name, "GET")
+        size = self._value_size(name)
         if size is None:
             raise self._wire.fail(
                 ChannelError(
@@ -150,6 +150,22 @@ class Reader:
                 )
             )
         return Found(size, bytes(token))
+
+    def _value_size(self, name: bytes) -> int | None:
+        """The size of what comes behind the mark of a value; None where there is no value."""
+        size = self._size(name, "GET")
+        if size is None:
+            return None
+        mark = bytearray(min(size, MARK_BYTES))
+        self._replies.beginning(memoryview(mark))
+        if mark != mark_of(name):
+            raise self._wire.fail(
+                ChannelError(
+                    f"what is at {name.decode()} of {self._wire.name} was not written there by a rank of this run",
+                    "something else uses this key: take another database or another name for the run",
+                )
+            )
+        return size - MARK_BYTES
 
     def _size(self, name: bytes, what: str) -> int | None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,10 +21,18 @@ FOR_ONE = b"1"
 
 FOR_MANY = b"n"
 
+MARK_BYTES = 16
+
 MOST_LATER = 64
 """Removals that are put off at once."""
 
 REPLY_WINDOW_BYTES = 4096
+
+
+def mark_of(name: bytes) -> bytes:
+    """What a value begins with on the server: what does not was written, or moved there, by someone else."""
+    version = b"smlt\x01"
+    return version + hashlib.blake2b(name, digest_size=MARK_BYTES - len(version)).digest()
 
 
 class Writer:
@@ -45,7 +54,7 @@ class Writer:
     def put(self, name: bytes, parts: Sequence[Buffer], size: int, token: bytes) -> None:
         """Publish a value and wake who waits for it; a refusal is told by a later call."""
         self.check()
-        head = b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n" % (len(name), name, size)
+        head = b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b" % (len(name), name, MARK_BYTES + size, mark_of(name))
         tokens = name + TOKENS
         tail = self._value_end + command(b"RPUSH", tokens, token) + command(b"EXPIRE", tokens, self._ttl)
         self._wire.send([*self._later, head, *parts, tail])

@@ -16,6 +16,12 @@ Reply = bytes | int | list["Reply"] | None
 
 SCRATCH_BYTES = 1 << 16
 
+LONGEST_BULK_BYTES = 512 << 20
+"""Of a string (the server's proto-max-bulk-len, unless it was changed)."""
+
+DEEPEST_LIST = 2
+"""Lists in lists that are taken."""
+
 
 class RefusedError(Exception):
     """The server's answer is an error; the text is its own, like `WRONGTYPE Operation against …`."""
@@ -25,6 +31,10 @@ def command(*arguments: bytes) -> bytes:
     """A command as it goes over the wire."""
     bulks = [b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments]
     return b"*%d\r\n%b" % (len(arguments), b"".join(bulks))
+
+
+def _is_size(text: bytes) -> bool:
+    return text.isdigit() and int(text) <= LONGEST_BULK_BYTES
 
 
 class Replies:
@@ -85,9 +95,13 @@ class Replies:
             raise RefusedError(line[1:].decode(errors="replace"))
         if line in (b"$-1", b"*-1", b"_"):
             return None
-        if line[:1] != b"$" or not line[1:].isdigit():
+        if line[:1] != b"$" or not _is_size(line[1:]):
             raise self._wire.fail(self._nonsense(line))
         return int(line[1:])
+
+    def beginning(self, out: memoryview) -> None:
+        """Take the first bytes of a payload; `payload` takes the rest."""
+        self._fill(out)
 
     def payload(self, size: int, out: memoryview, offset: int = 0) -> int:
         """Take a payload of `size` bytes, of which those from `offset` fill `out`; returns how many these are."""
@@ -99,24 +113,24 @@ class Replies:
         self._owed = len(LINE_END)
         return copied
 
-    def value(self) -> Reply:
+    def value(self, deepest_list: int = DEEPEST_LIST) -> Reply:
         """The next reply, whatever it is; for small ones."""
         line = self.line()
         match line[:1]:
             case b"+":
                 return line[1:]
-            case b":":
+            case b":" if line[1:].removeprefix(b"-").isdigit():
                 return int(line[1:])
             case b"-":
                 raise RefusedError(line[1:].decode(errors="replace"))
             case b"$" | b"*" if line[1:] == b"-1":
                 return None
-            case b"$" if line[1:].isdigit():
+            case b"$" if _is_size(line[1:]):
                 data = bytearray(int(line[1:]))
                 self.payload(len(data), memoryview(data))
                 return bytes(data)
-            case b"*" if line[1:].isdigit():
-                return [self.value() for _ in range(int(line[1:]))]
+            case b"*" if _is_size(line[1:]) and deepest_list:
+                return [self.value(deepest_list - 1) for _ in range(int(line[1:]))]
         raise self._wire.fail(self._nonsense(line))
 
     def _read(self) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from smlt.backends.channels.arena import Arena
 from smlt.backends.channels.doorbell import Doorbell, futex
-from smlt.core.errors import ProtocolError
+from smlt.core.errors import ChannelError
 
 LAYOUT = 0x534D4C54_00000001
 """First word of a segment: "SMLT" and the version of this layout."""
@@ -65,7 +65,7 @@ class Segment:
         self._header: NDArray[np.uint64] = words[: HEADER_BYTES // 8]
         self._table: NDArray[np.uint64] = words[HEADER_BYTES // 8 :].reshape(ENTRIES, 8)
         if int(self._header[_LAYOUT]) != LAYOUT:
-            raise ProtocolError(f"{path} was not written by this version of smlt", "do all workers run the same one?")
+            raise _foreign(path)
         bell = np.frombuffer(memory, np.uint32, 1, _BELL * 8)
         self.bell = Doorbell(bell, futex())
 
@@ -75,9 +75,12 @@ class Segment:
 
         Raises:
             FileNotFoundError: there is none.
+            ChannelError: it is no segment.
         """
         file = os.open(path, os.O_RDONLY)
         try:
+            if os.fstat(file).st_size < DATA_START:
+                raise _foreign(path)
             return cls(path, mmap.mmap(file, 0, access=mmap.ACCESS_READ))
         finally:
             os.close(file)
@@ -93,7 +96,11 @@ class Segment:
         return bool(self._header[_CLOSED])
 
     def find(self, digest: Digest) -> Place | None:
-        """Where the value of a key is; None while it is not published."""
+        """Where the value of a key is; None while it is not published.
+
+        Raises:
+            ChannelError: it would lie outside: someone else writes here.
+        """
         low, high = digest
         used = int(self._header[_USED])
         for slot in np.flatnonzero(self._table[:used, _LOW] == np.uint64(low)).tolist():
@@ -103,6 +110,8 @@ class Segment:
             place = Place(slot, state, int(entry[_OFFSET]), int(entry[_LENGTH]))
             same = int(entry[_LOW]) == low and int(entry[_HIGH]) == high
             if state and same and self.holds(place):
+                if place.offset + place.length > len(self._memory) - DATA_START:
+                    raise _foreign(self.path)
                 return place
         return None
 
@@ -192,6 +201,13 @@ class OwnSegment(Segment):
         self.bell.ring()
         self.path.unlink(missing_ok=True)
         self.close()
+
+
+def _foreign(path: Path) -> ChannelError:
+    return ChannelError(
+        f"{path} was not written by this version of smlt",
+        "do all workers run the same one, and does nothing else write there?",
+    )
 
 
 def _fill(file: int, size: int) -> None:

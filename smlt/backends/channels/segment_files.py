@@ -41,7 +41,7 @@ class SegmentFiles:
                 return _create(folder, f"{stem}.{index}", data_bytes)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG, errno.EOVERFLOW):
-                    raise ChannelError(f"{folder}: {error.strerror}", "can this user write there?") from error
+                    raise _denied(folder, error) from error
                 full = error
         places = " and ".join(map(str, self.folders))
         raise ChannelError(
@@ -50,10 +50,18 @@ class SegmentFiles:
         ) from full
 
     def open(self, stem: str, index: int) -> Segment | None:
-        """Another writer's segment; None where it is not there (any more)."""
+        """Another writer's segment; None where it is not there (any more).
+
+        Raises:
+            ChannelError: it cannot be read, or is no segment.
+        """
         for folder in self.folders:
-            with suppress(FileNotFoundError):
+            try:
                 return Segment.open(folder / f"{stem}.{index}")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _denied(folder, error) from error
         return None
 
     def newest_stem(self, address: Address) -> str | None:
@@ -122,6 +130,12 @@ def _names(folder: Path) -> Sequence[str]:
         return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return ()
+    except OSError as error:
+        raise _denied(folder, error) from error
+
+
+def _denied(folder: Path, error: OSError) -> ChannelError:
+    return ChannelError(f"{folder}: {error.strerror}", "can this user read and write there?")
 
 
 def _create(folder: Path, name: str, data_bytes: int) -> OwnSegment:

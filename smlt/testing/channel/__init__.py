@@ -8,6 +8,8 @@ class TestMyChannel(ChannelContract):
     @pytest.fixture
     def open_elsewhere(self, tmp_path):
         return functools.partial(MyChannel, ChannelSpec("mine", f"mine://localhost/{tmp_path.name}-2"))
+
+Where others can write to the medium inherit `StrangerContract` as well.
 """
 
 from __future__ import annotations
@@ -18,11 +20,21 @@ from smlt.testing.channel.large import LargeValueContract
 from smlt.testing.channel.leaving import LeavingContract
 from smlt.testing.channel.memory import MemoryContract
 from smlt.testing.channel.processes import ProcessContract
+from smlt.testing.channel.strangers import Scribble, StrangerContract
 from smlt.testing.channel.suite import MEMBERS, PATIENCE_S, Connect, OpenChannel, key_of
 from smlt.testing.channel.values import ValueContract
 from smlt.testing.channel.waiting import WaitingContract
 
-__all__ = ["MEMBERS", "PATIENCE_S", "ChannelContract", "Connect", "OpenChannel", "key_of"]
+__all__ = [
+    "MEMBERS",
+    "PATIENCE_S",
+    "ChannelContract",
+    "Connect",
+    "OpenChannel",
+    "Scribble",
+    "StrangerContract",
+    "key_of",
+]
 
 
 class ChannelContract(
