@@ -1,0 +1,1 @@
+"""Training steps: whole ones, with the model's computation in them, beside peers in the same run."""
