@@ -2,8 +2,9 @@
 
     python -m benchmarks.step.ddp --models resnet18,transformer --workers 2 --channels shared_memory,redis,reducing
 
-N processes with one thread each take a step of every variant in turn, each behind a barrier; a step's time is from the first
-rank's start to the last rank's end. After three steps all variants must have the same parameters within fp32's tolerance.
+N processes with one thread each take a step of every variant in turn, each behind a barrier; a step's time is from the
+first rank's start to the last rank's end. After three steps all variants must have the same parameters, within what fp32
+sums in another order may differ by.
 Rows "compute only" are the same steps without synchronisation: DDP's under `no_sync`, and smlt's with a rank alone.
 """
 
@@ -96,11 +97,12 @@ def rows_of(model: str, workers: int, measured: Mapping[str, Sequence[Sequence[L
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """For people."""
     lines = [
-        f"{'model':<12} {'N':>2}  {'variant':<19} {'median ms':>9} {'fastest':>8} {'sync':>7} {'x DDP':>6} {'CPU ms':>7}"
+        f"{'model':<12} {'N':>2}  {'variant':<18} {'median ms':>9} {'fastest':>8} {'sync':>7} {'x DDP':>6} "
+        f"{'CPU ms':>7}"
     ]
     lines += [
-        f"{row['model']:<12} {row['workers']:>2}  {row['variant']:<19} {row['median_ms']:>9.1f} {row['fastest_ms']:>8.1f} "
-        f"{row['sync_ms']:>7.1f} {row['ratio_to_ddp']:>6.3f} {row['worker_cpu_ms']:>7.0f}"
+        f"{row['model']:<12} {row['workers']:>2}  {row['variant']:<18} {row['median_ms']:>9.1f} "
+        f"{row['fastest_ms']:>8.1f} {row['sync_ms']:>7.1f} {row['ratio_to_ddp']:>6.3f} {row['worker_cpu_ms']:>7.0f}"
         for row in rows
     ]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Two models of 46.7 and 48 MB and their tasks: ResNet-18 on images of 32 x 32, and a small language model.
 
-ResNet-18: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1, with the stem that small images
-want (3 x 3, no pooling).
+ResNet-18: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1, with the stem that small
+images want (3 x 3, no pooling).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One rank's training step in several ways: ours over a channel, ours without any, and torch's DistributedDataParallel."""
+"""One rank's training step: ours over a channel, ours without any, and torch's DistributedDataParallel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.step.models import BATCHES, MODELS, BenchTask
 from smlt.core.storage import Channel
 from smlt.core.sync.choice import collective_for
 from smlt.core.sync.codecs import Codec
-from smlt.core.sync.collectives import Collective, Seat
+from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
 from smlt.core.task import Indices, StepLoss, StepWork, TaskContext, TaskShape, TrainingTask
 
@@ -87,19 +87,23 @@ class SmltStep(Step):
         trained: what is trained; several steps may share it, where only time matters.
         channel: of this step alone; None for no synchronisation.
         codec, overlap: see `collective_for`.
+        round_number: that the channel was opened in.
     """
 
     def __init__(
-        self, trained: Trained, channel: Channel | None, codec: Codec | None = None, *, overlap: bool = True
+        self,
+        trained: Trained,
+        channel: Channel | None,
+        codec: Codec | None = None,
+        round_number: int = 0,
+        *,
+        overlap: bool = True,
     ) -> None:
         self._trained, self._channel = trained, channel
-        self._sums = self._collective(codec, overlap)
-
-    def _collective(self, codec: Codec | None, overlap: bool) -> Collective:
-        place, seat = self._trained.place, None
-        if self._channel is not None:
-            seat = Seat(self._channel, (1, 0), place.rank, place.world_size, lambda piece, peer: None)
-        return collective_for(seat, self._trained.shape.regions, codec, overlap=overlap)
+        place, seat = trained.place, None
+        if channel is not None:
+            seat = Seat(channel, (1, round_number), place.rank, place.world_size, lambda piece, peer: None)
+        self._sums = collective_for(seat, trained.shape.regions, codec, overlap=overlap)
 
     def run(self, step: int) -> None:
         training, sums, alone = self._trained.training, self._sums, self._channel is None
