@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from smlt.testing.backend import BackendContract, TimeLimitContract
-    from smlt.testing.channel import ChannelContract, StrangerContract
+    from smlt.testing.channel import ChannelContract, ServedChannelContract, StrangerContract
     from smlt.testing.object_store import LocalObjectStoreContract, ObjectStoreContract
     from smlt.testing.planner import PlannerContract
 
@@ -22,6 +22,7 @@ __all__ = [
     "LocalObjectStoreContract",
     "ObjectStoreContract",
     "PlannerContract",
+    "ServedChannelContract",
     "StrangerContract",
     "TimeLimitContract",
 ]
@@ -32,6 +33,7 @@ _HOMES = {
     "LocalObjectStoreContract": "object_store",
     "ObjectStoreContract": "object_store",
     "PlannerContract": "planner",
+    "ServedChannelContract": "channel",
     "StrangerContract": "channel",
     "TimeLimitContract": "backend",
 }

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from smlt.backends.channels.reducing_protocol import Address
 from smlt.core.storage import ChannelSpec
+from smlt.testing.channel.relay import HOST, Relay
 
 TOKEN = "a token of the tests"
 
@@ -47,56 +44,10 @@ def served_store(
             process.kill()
 
 
-class Cutter:
-    """Stands between clients and a store, and cuts connections after so many bytes of either direction.
-
-    Args:
-        url: of the store.
-        up, down: bytes after which the first connection is cut, the second, …; those after them never are.
-    """
+class Cutter(Relay):
+    """A line to a store, of this URL, whose connections are lost after so many bytes of either direction."""
 
     def __init__(self, url: str, *, up: Sequence[int] = (), down: Sequence[int] = ()) -> None:
         address = Address.parse(url)
-        self._target = (address.host, address.port)
-        self._limits = itertools.zip_longest(up, down)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.connections = 0
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with ExitStack() as stack:
-            while True:
-                try:
-                    client, _ = self._listener.accept()
-                except OSError:
-                    return
-                self.connections += 1
-                up, down = next(self._limits, (None, None))
-                store = socket.create_connection(self._target)
-                for source, target, limit in ((client, store, up), (store, client, down)):
-                    thread = threading.Thread(target=_relay, args=(source, target, limit))
-                    stack.callback(thread.join)
-                    thread.start()
-
-
-def _relay(source: socket.socket, target: socket.socket, limit: int | None) -> None:
-    """Pass on what comes until it ends, or `limit` bytes; then hang up on both sides."""
-    left = float("inf") if limit is None else limit
-    with suppress(OSError):
-        while left and (data := source.recv(int(min(left, 1 << 16)))):
-            target.sendall(data)
-            left -= len(data)
-    for end in (source, target):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
-        end.close()
+        super().__init__((address.host, address.port), up=up, down=down)
+        self.url = f"tcp://{HOST}:{self.port}"

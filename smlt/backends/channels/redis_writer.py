@@ -94,10 +94,10 @@ class Writer:
             ChannelError: the connection failed, the server refused something, or another client wrote a key of ours.
         """
         self._wire.check()
-        if self._awaited and self._replies.arrived(0):
+        while self._replies.arrived(0):  # asked though nothing be awaited: so a server that is gone is noticed
+            if not self._awaited:
+                raise self._wire.fail(ChannelError(f"{self._wire.name} said something that nobody had asked for"))
             self._take()
-            while self._awaited and self._replies.has_begun():
-                self._take()
 
     def settle(self) -> Reply:
         """Wait for all replies; returns the last. Raises as `check` does."""

@@ -20,11 +20,15 @@ from smlt.core.storage import Buffer, Channel, ChannelCapabilities, ChannelKey, 
 NAMESPACE = "namespace"
 """Option of the spec: what keeps the keys of runs that share a store apart."""
 
+GONE = "what it held is lost: the run goes on in a new round, or from its checkpoint"
+
 T = TypeVar("T")
 
 
 class ReducingChannel(Channel):
     """A client connects when it first has something to ask, and once more where it loses its connection.
+
+    A store that was restarted is not the one it knows, and the client of no use any more: a new round opens another.
 
     Of values that it is to read next, `expect`, it asks for none ahead: what is large goes through `reduce_into`.
 
@@ -42,6 +46,8 @@ class ReducingChannel(Channel):
         self._address = (generation, round_number, rank)
         self._name = os.urandom(protocol.ID_BYTES)
         self._link: Link | None = None
+        self._store = b""
+        """The identity of the store, once it is known."""
         self._published: set[ChannelKey] = set()
 
     def store_stats(self) -> StoreStats:
@@ -140,7 +146,7 @@ class ReducingChannel(Channel):
 
     def _over_a_link(self, work: Callable[[Link], T]) -> T:
         if self._link is None:
-            self._link = Link(address_of(self._spec), token_of(self._spec), self._name)
+            self._link = self._connected()
         try:
             return work(self._link)
         except OSError:
@@ -149,6 +155,14 @@ class ReducingChannel(Channel):
         finally:
             if self._link is not None and not self._link.is_idle:  # broken off: what comes next is not an answer
                 self._hang_up()
+
+    def _connected(self) -> Link:
+        link = Link(address_of(self._spec), token_of(self._spec), self._name)
+        if self._store not in (b"", link.store):
+            link.close()
+            raise ChannelError(f"the reducing store at {address_of(self._spec)} was restarted", GONE)
+        self._store = link.store
+        return link
 
     def _hang_up(self) -> None:
         if self._link is not None:

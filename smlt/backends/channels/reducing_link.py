@@ -105,7 +105,9 @@ class Link:
 
         status, _, size = self._reply(patience)
         if into is None:
-            into, answer = _room(size)
+            into, answer = self._room(size)
+        elif size > into.nbytes:
+            raise self._nonsense()
         else:
             into, answer = into[:size], bytearray()
         self._receive(into, patience)
@@ -128,8 +130,11 @@ class Link:
         """
         data = progress.data
         self._begin(request, [data[progress.received :]])
-        _, headers_bytes, _ = self._reply(patience)
-        view, headers = _room(headers_bytes)
+        status, headers_bytes, size = self._reply(patience)
+        expected = (protocol.OK, request.count * len(request.header), data.nbytes - progress.received)
+        if (status, headers_bytes, size) != expected:
+            raise self._nonsense()
+        view, headers = self._room(headers_bytes)
         self._receive(view, patience)
         while progress.received < data.nbytes:
             progress.received += self._move(data[progress.received :], patience)
@@ -154,15 +159,17 @@ class Link:
         Raises:
             ChannelError: the request is refused.
         """
-        view, reply = _room(protocol.REPLY.size)
+        view, reply = self._room(protocol.REPLY.size)
         self._receive(view, patience)
         status, headers, size = protocol.REPLY.unpack(reply)
         if status == protocol.REFUSED:
-            view, text = _room(headers)
+            view, text = self._room(headers)
             self._receive(view, patience)
             self.is_idle = not self._unsent
-            message, _, hint = text.decode().partition("\n")
+            message, _, hint = text.decode(errors="replace").partition("\n")
             raise ChannelError(message, hint)
+        if status not in (protocol.OK, protocol.MISSING):
+            raise self._nonsense()
         return status, headers, size
 
     def _receive(self, room: memoryview, patience: Patience) -> None:
@@ -226,6 +233,21 @@ class Link:
                 f"the reducing store at {self._address} and this client have different tokens",
                 "give both the same --token-file",
             )
+        self.store = nonce[: protocol.STORE_BYTES]
+        """The identity of the store."""
+
+    def _room(self, size: int) -> tuple[memoryview, bytearray]:
+        try:
+            memory = bytearray(size)
+        except (MemoryError, OverflowError) as error:
+            raise ChannelError(f"no memory for the {size} bytes that {self._address} has to say") from error
+        return memoryview(memory), memory
+
+    def _nonsense(self) -> ChannelError:
+        return ChannelError(
+            f"the reducing store at {self._address} gave an answer that makes no sense",
+            "is the same smlt installed at both ends?",
+        )
 
     def _hear(self, size: int) -> bytes:
         heard = b""
@@ -235,11 +257,6 @@ class Link:
                 raise ConnectionResetError("it hung up")
             heard += more
         return heard
-
-
-def _room(size: int) -> tuple[memoryview, bytearray]:
-    memory = bytearray(size)
-    return memoryview(memory), memory
 
 
 def _connect(address: Address) -> socket.socket:

@@ -17,13 +17,14 @@ from struct import Struct
 
 from smlt.core.errors import ConfigError
 
-MAGIC = b"smltred\x01"
+MAGIC = b"smltred\x02"
 """First bytes of either side; the last of them is the version of this protocol."""
 
 NONCE_BYTES = PROOF_BYTES = 32
 ID_BYTES = 16
+STORE_BYTES = 16
 GREETING_BYTES = len(MAGIC) + NONCE_BYTES
-"""The store speaks first: magic, nonce."""
+"""The store speaks first: magic, nonce, of which the first STORE_BYTES are its identity: others after a restart."""
 
 HELLO = Struct(f"<{len(MAGIC)}s{ID_BYTES}s{NONCE_BYTES}s{PROOF_BYTES}s")
 """The client's answer: magic, identity of the client, nonce, proof. The store answers with its own proof, or zeros."""

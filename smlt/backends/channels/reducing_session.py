@@ -77,7 +77,7 @@ class Session:
         return bool(poller.poll(0))
 
     def _shake_hands(self) -> bytes:
-        nonce = os.urandom(protocol.NONCE_BYTES)
+        nonce = self._store.identity + os.urandom(protocol.NONCE_BYTES - protocol.STORE_BYTES)
         self._send(protocol.MAGIC + nonce)
         magic, name, theirs, proof = protocol.HELLO.unpack(self._read(protocol.HELLO.size))
         if magic != protocol.MAGIC:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from smlt.backends.channels.reducing_memory import HANG_UP_S, Memory
+from smlt.backends.channels.reducing_protocol import STORE_BYTES
 from smlt.backends.channels.reducing_sums import CHUNK_BYTES, Part, Sum, Terms, buffers_for
 from smlt.backends.channels.reducing_values import Values
 from smlt.core.errors import ChannelError
@@ -60,6 +62,8 @@ class Store:
         chunk_bytes: int = CHUNK_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.identity = os.urandom(STORE_BYTES)
+        """No other store, and none that is started in its place, has the same."""
         self.memory = Memory(memory_bytes)
         self.values = Values(self.memory)
         self._linger_s, self._chunk_bytes, self._clock = linger_s, chunk_bytes, clock

@@ -55,7 +55,7 @@ class Replies:
         self._start = self._end = 0
         self._owed = 0  # bytes of the line end behind a payload, which are read with what follows
 
-    def has_begun(self) -> bool:
+    def _has_begun(self) -> bool:
         """Whether there is something of the next reply in memory, past the end of the one before."""
         skipped = min(self._owed, self._end - self._start)
         self._start += skipped
@@ -66,7 +66,7 @@ class Replies:
         """Wait until something of the next reply is here; False if nothing came in this time."""
         self._wire.check()  # what is in memory behind a failure is nobody's reply
         deadline = None
-        while not self.has_begun():
+        while not self._has_begun():
             if self._read():
                 continue
             now = time.monotonic()
@@ -79,7 +79,7 @@ class Replies:
     def line(self) -> bytes:
         """The next line, without its end; raises `ChannelError` if the server stops in the middle."""
         self._wire.check()
-        while not self.has_begun() or (at := self._window.find(LINE_END, self._start, self._end)) < 0:
+        while not self._has_begun() or (at := self._window.find(LINE_END, self._start, self._end)) < 0:
             if self._end - self._start == len(self._window):
                 raise self._wire.fail(self._nonsense(bytes(self._window)))
             if not self._read() and not self._wire.wait(self._wire.stall_s):

@@ -9,7 +9,8 @@ class TestMyChannel(ChannelContract):
     def open_elsewhere(self, tmp_path):
         return functools.partial(MyChannel, ChannelSpec("mine", f"mine://localhost/{tmp_path.name}-2"))
 
-Where others can write to the medium inherit `StrangerContract` as well.
+Where others can write to the medium inherit `StrangerContract` as well, and where a server stands between the ranks
+`ServedChannelContract`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from smlt.testing.channel.large import LargeValueContract
 from smlt.testing.channel.leaving import LeavingContract
 from smlt.testing.channel.memory import MemoryContract
 from smlt.testing.channel.processes import ProcessContract
+from smlt.testing.channel.served import Served, ServedChannelContract
 from smlt.testing.channel.strangers import Scribble, StrangerContract
 from smlt.testing.channel.suite import MEMBERS, PATIENCE_S, Connect, OpenChannel, key_of
 from smlt.testing.channel.values import ValueContract
@@ -32,6 +34,8 @@ __all__ = [
     "Connect",
     "OpenChannel",
     "Scribble",
+    "Served",
+    "ServedChannelContract",
     "StrangerContract",
     "key_of",
 ]
