@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types rooms pytest bench soak clean
+.PHONY: help venv demo test lint types rooms pytest bench bench-step soak clean
 
 help:  ## what each target does
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.examples: pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smlt needs Python 3.11 or newer")'
@@ -41,7 +41,11 @@ pytest: $(VENV)/.dev  ## the tests alone
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(VENV)/.dev  ## gradient synchronisation beside gloo, in one run
-	$(BIN)/python -m benchmarks.sync.all_reduce
+	$(BIN)/smlt bench sync
+
+bench-step: $(VENV)/.dev  ## whole training steps beside torch DDP, and behind shaped links (as root)
+	$(BIN)/python -m benchmarks.step.ddp
+	$(BIN)/python -m benchmarks.step.shaped_link
 
 soak: $(VENV)/.dev  ## long runs: all seeds of the digits, ten minutes of the GPT
 	$(BIN)/python -m pytest -m soak --timeout=1800

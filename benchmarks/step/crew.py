@@ -10,14 +10,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import torch
-
-from benchmarks.step.steps import Step
 from smlt.backends.function_process import die_with_parent, how_it_ended
 from smlt.core.errors import JobFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from benchmarks.step.steps import Step
 
 WARM_UPS = 3
 """Steps before the timed ones: memory is touched, and parameters are compared after them."""
@@ -103,6 +104,8 @@ def _rank(rank: int, parent: int, plan: Plan, barrier: Any, pipe: Connection) ->
     if not die_with_parent(parent):
         return
     try:
+        import torch
+
         torch.set_num_threads(1)
         steps = plan.open_steps(rank, *plan.arguments)
         pipe.send(_laps(plan, steps, barrier))
@@ -128,6 +131,8 @@ def _laps(plan: Plan, steps: Mapping[str, Step], barrier: Any) -> dict[str, list
 
 
 def _take(step: Step, number: int, barrier: Any) -> Lap:
+    import torch
+
     torch.use_deterministic_algorithms(step.is_deterministic, warn_only=True)
     up, down = step.bytes_up_down()
     barrier.wait()
@@ -143,10 +148,10 @@ def _check(agree: Sequence[str], steps: Mapping[str, Step], before: Mapping[str,
     if not agree:
         return
     start, expected = before[agree[0]], steps[agree[0]].parameters()
-    change = max(float(np.abs(expected[name] - start[name]).max()) for name in start)
+    change = max(float(abs(expected[name] - start[name]).max()) for name in start)
     for other in agree[1:]:
         found = steps[other].parameters()
-        difference = max(float(np.abs(found[name] - expected[name]).max()) for name in start)
+        difference = max(float(abs(found[name] - expected[name]).max()) for name in start)
         if not difference <= TOLERANCE * change:
             raise JobFailed(
                 f"after {WARM_UPS} steps {other} and {agree[0]} differ by {difference:.2g}, where parameters had "

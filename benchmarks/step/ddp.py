@@ -3,8 +3,9 @@
     python -m benchmarks.step.ddp --models resnet18,transformer --workers 2 --channels shared_memory,redis,reducing
 
 N processes with one thread each take a step of every variant in turn, each behind a barrier; a step's time is from the
-first rank's start to the last rank's end. After three steps all variants must have the same parameters, within what fp32
-sums in another order may differ by.
+first rank's start to the last rank's end. After three steps all variants must have the same parameters, within what
+fp32 sums in another order may differ by.
+
 Rows "compute only" are the same steps without synchronisation: DDP's under `no_sync`, and smlt's with a rank alone.
 """
 
@@ -19,17 +20,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.step import MODELS
 from benchmarks.step.crew import Lap, Plan, measure
-from benchmarks.step.models import MODELS
-from benchmarks.step.steps import DdpStep, Place, SmltStep, Step, Trained
 from smlt.backends.local.backend import LocalBackend, LocalOptions
 from smlt.bench.redis_server import redis_server
 from smlt.core.backend import RunPlace
-from smlt.core.errors import SmltError
+from smlt.core.errors import ConfigError, SmltError, nearest
 from smlt.core.plugins import load_registry
 from smlt.core.storage import ChannelSpec
+
+if TYPE_CHECKING:
+    from benchmarks.step.steps import Step
 
 DDP = "ddp gloo"
 DDP_ALONE = "ddp, compute only"
@@ -40,6 +43,8 @@ SHARED_MEMORY = Path("/dev/shm")
 def open_steps(rank: int, model: str, workers: int, specs: Mapping[str, ChannelSpec], meeting: str) -> dict[str, Step]:
     """All variants of one rank."""
     import torch.distributed as dist
+
+    from benchmarks.step.steps import DdpStep, Place, SmltStep, Trained
 
     place, registry = Place(model, rank, workers), load_registry()
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers)
@@ -110,7 +115,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(MODELS), help="of resnet18 and transformer")
+    parser.add_argument("--models", default="resnet18,transformer", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--workers", type=int, default=2, help="number of ranks")
     parser.add_argument("--channels", default="shared_memory,redis,reducing", help="names as in [sync].channel")
     parser.add_argument("--rounds", type=int, default=15, help="timed steps of every variant")
@@ -120,10 +125,12 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     try:
         for model in arguments.models.split(","):
+            if model not in MODELS:
+                raise ConfigError(f"no model is called {model!r}", nearest(model, list(MODELS)))
             measured = measure_model(model, arguments.workers, arguments.channels.split(","), arguments.rounds)
             rows += rows_of(model, arguments.workers, measured)
     except SmltError as error:
-        sys.exit(str(error))
+        sys.exit(f"ddp: {error}")
     if arguments.output == "json":
         print(json.dumps({"load_average": load, "rows": rows}, indent=2))
     else:

@@ -120,4 +120,24 @@ class TransformerTask(BenchTask):
         return TensorDataset(words[:, :-1], words[:, 1:])
 
 
-MODELS: Mapping[str, Callable[[], BenchTask]] = {"resnet18": ResNetTask, "transformer": TransformerTask}
+class PerceptronTask(BenchTask):
+    """0.2 MB: to try things out."""
+
+    batch = 8
+
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 10))
+
+    def train_data(self) -> TensorDataset:
+        generator = torch.Generator().manual_seed(1)
+        return TensorDataset(
+            torch.randn(self.examples, 64, generator=generator),
+            torch.randint(10, (self.examples,), generator=generator),
+        )
+
+
+TASKS: Mapping[str, Callable[[], BenchTask]] = {
+    "resnet18": ResNetTask,
+    "transformer": TransformerTask,
+    "perceptron": PerceptronTask,
+}

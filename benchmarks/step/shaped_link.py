@@ -2,9 +2,10 @@
 
     python -m benchmarks.step.shaped_link --workers 4 --mbit 600 --channel redis
 
-Each worker is a process in a network namespace; its link to the hub, where an unshaped store runs, is shaped by tc's tbf,
-up and down. All variants take their steps in turn, behind a barrier. "sync" is a step less a step that only computes; it
-is compared with the time in which the link carries the larger of what a rank sends and receives. Needs root.
+Each worker is a process in a network namespace; its link to the hub, where an unshaped store runs, is shaped by tc's
+tbf, up and down. All variants take their steps in turn, behind a barrier. "sync" is a step less a step that only
+computes; it is compared with the time in which the link carries the larger of what a rank sends and receives. Needs
+root. Namespaces, links and processes are gone afterwards, also after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,13 +21,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.step import star
+from benchmarks.step import MODELS, star
 from benchmarks.step.crew import Lap, Plan, measure
 from benchmarks.step.ddp import span_ms
-from benchmarks.step.models import MODELS
-from benchmarks.step.steps import Place, SmltStep, Step, Trained
 from smlt.backends.channels import reducing_server
 from smlt.backends.local.backend import LocalBackend, LocalOptions
 from smlt.bench.redis_server import redis_server
@@ -35,6 +34,9 @@ from smlt.core.errors import ChannelError, ConfigError, SmltError, nearest
 from smlt.core.plugins import load_registry
 from smlt.core.storage import ChannelSpec
 from smlt.core.sync.codecs import codec_named
+
+if TYPE_CHECKING:
+    from benchmarks.step.steps import Step
 
 ALONE = "compute only"
 VARIANTS = {
@@ -55,6 +57,8 @@ def open_steps(
     rank: int, model: str, workers: Sequence[str], spec: ChannelSpec, names: Sequence[str]
 ) -> dict[str, Step]:
     """All variants of one rank, in its namespace; they train one model in turn, as only time matters."""
+    from benchmarks.step.steps import Place, SmltStep, Trained
+
     star.enter(workers[rank])
     trained, registry = Trained.build(Place(model, rank, len(workers))), load_registry()
     steps: dict[str, Step] = {ALONE: SmltStep(trained, None)}
@@ -156,6 +160,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="smlt-step-")))
         made = stack.enter_context(star.star(arguments.workers, arguments.mbit))
         spec = stack.enter_context(store(arguments.channel, folder, made.hub))
+        print(f"measuring in the namespaces {made.hub}, {', '.join(made.workers)}", file=sys.stderr, flush=True)
         plan = Plan(arguments.workers, arguments.rounds, open_steps, (arguments.model, made.workers, spec, names))
         rows = rows_of(measure(plan), arguments.mbit)
         return {
@@ -171,7 +176,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="resnet18", choices=list(MODELS))
+    parser.add_argument("--model", default="resnet18", choices=MODELS)
     parser.add_argument("--workers", type=int, default=4, help="number of ranks, each behind a link")
     parser.add_argument("--mbit", type=float, default=600.0, help="of each link, up and down at once")
     parser.add_argument("--rounds", type=int, default=9, help="timed steps of every variant")
@@ -185,7 +190,7 @@ def main() -> None:
     except SmltError as error:
         sys.exit(f"shaped_link: {error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit("shaped_link: interrupted")
     if arguments.output == "json":
         print(json.dumps(result, indent=2))
         return

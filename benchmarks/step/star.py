@@ -22,8 +22,8 @@ NETWORK = "10.83.7"
 HUB = f"{NETWORK}.254"
 BURST, LATENCY = "256kb", "50ms"
 NEEDED = (
-    "run it as root (it needs CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux, with the programs ip and tc (package iproute2) "
-    "and the kernel's veth, bridge and tbf"
+    "run it as root (it needs CAP_SYS_ADMIN and CAP_NET_ADMIN) on Linux, with the programs ip and tc (package "
+    "iproute2) and the kernel's veth, bridge and tbf"
 )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
 
-from benchmarks.step.models import BATCHES, MODELS, BenchTask
+from benchmarks.step.models import BATCHES, TASKS, BenchTask
 from smlt.core.storage import Channel
 from smlt.core.sync.choice import collective_for
 from smlt.core.sync.codecs import Codec
@@ -33,13 +33,13 @@ class Place(NamedTuple):
 
     def task(self) -> BenchTask:
         """The user's task, with its context."""
-        task = MODELS[self.model]()
+        task = TASKS[self.model]()
         task.context = TaskContext({}, SEED, self.rank, self.world_size, Path(), threads=1)
         return task
 
     def indices(self, step: int) -> Indices:
         """This rank's examples in a step."""
-        batch = MODELS[self.model]().batch
+        batch = TASKS[self.model]().batch
         start = (step % BATCHES * self.world_size + self.rank) * batch
         return np.arange(start, start + batch, dtype=np.int64)
 
