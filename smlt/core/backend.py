@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from smlt.core.catalog import Catalog
 from smlt.core.errors import ConfigError, nearest
+from smlt.core.planner import Sync
 from smlt.core.storage import ChannelSpec, StoreSpec
 
 API_VERSION = (1, 0)
@@ -70,6 +71,7 @@ class RankSpec:
         beat_s, orphan_grace_s: see `Limits`.
         time_limit_s: the platform ends this function so long after its start; None for never.
         memory_mib: memory of the function.
+        sync: how the ranks are kept one computation.
     """
 
     run: str
@@ -93,6 +95,7 @@ class RankSpec:
     orphan_grace_s: float
     time_limit_s: float | None
     memory_mib: int
+    sync: Sync = field(default_factory=Sync)
 
     @property
     def label(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,16 +32,33 @@ class Part:
 
 
 @dataclass(frozen=True)
+class PrivatePart:
+    """One rank's PRIVATE state: its arrays' object, and its plain part."""
+
+    part: Part
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one rank wrote of a checkpoint."""
+
+    shared: Part
+    private: PrivatePart | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What makes a checkpoint valid; written once, after all its parts.
 
     Attributes:
         cursor: where training goes on.
         world_size: ranks that wrote it.
-        parts: by rank.
+        parts: of the SHARED state, by rank.
         extra: the plain part of the state.
         best: the best value of `[job].keep_best` so far.
         goal: "target" where training ended at this checkpoint before its schedule did; empty otherwise.
+        private: PRIVATE states, by rank; empty where ranks have none.
     """
 
     cursor: Cursor
@@ -50,11 +67,25 @@ class Manifest:
     extra: dict[str, Any] = field(default_factory=dict)
     best: float | None = None
     goal: str = ""
+    private: tuple[PrivatePart, ...] = ()
+
+    @classmethod
+    def of(
+        cls, cursor: Cursor, written: Sequence[Written], extra: dict[str, Any], best: float | None, goal: str
+    ) -> Manifest:
+        """The manifest of what all ranks wrote, in rank order."""
+        private = tuple(each.private for each in written if each.private)
+        return cls(cursor, len(written), tuple(each.shared for each in written), extra, best, goal, private)
+
+    @property
+    def all_parts(self) -> tuple[Part, ...]:
+        """The objects that must be there and whole."""
+        return (*self.parts, *(each.part for each in self.private))
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all parts."""
-        return sum(part.size_bytes for part in self.parts)
+        return sum(part.size_bytes for part in self.all_parts)
 
 
 def names_of_part(arrays: Mapping[str, Array], rank: int, world_size: int) -> list[str]:
@@ -69,11 +100,20 @@ def names_of_part(arrays: Mapping[str, Array], rank: int, world_size: int) -> li
     return sorted(mine)
 
 
-def write_part(store: ObjectStore, state: State, step: int, rank: int, world_size: int) -> Part:
-    """Write this rank's share of the state."""
-    names = names_of_part(state.arrays, rank, world_size)
-    data = save_safetensors({name: _packed(state.arrays[name]) for name in names})
-    key = layout.part(step, rank)
+def write_own(
+    store: ObjectStore, shared: State, private: State | None, step: int, rank: int, world_size: int
+) -> Written:
+    """Write this rank's share of the SHARED state, and all of its PRIVATE state."""
+    names = names_of_part(shared.arrays, rank, world_size)
+    part = _write_part(store, layout.part(step, rank), {name: shared.arrays[name] for name in names})
+    if private is None:
+        return Written(part)
+    own = _write_part(store, layout.private_part(step, rank), private.arrays)
+    return Written(part, PrivatePart(own, private.extra))
+
+
+def _write_part(store: ObjectStore, key: str, arrays: Mapping[str, Array]) -> Part:
+    data = save_safetensors({name: _packed(array) for name, array in arrays.items()})
     store.put(key, data)
     return Part(key, len(data), hashlib.sha256(data).hexdigest())
 
@@ -104,18 +144,33 @@ def read_manifest(store: ObjectStore, key: str) -> Manifest:
 
 
 def read_state(store: ObjectStore, manifest: Manifest) -> State:
-    """The state of a checkpoint, every part of it verified.
+    """The SHARED state of a checkpoint, every part of it verified.
 
     Raises:
         NotFound, CorruptObject: a part is missing, or is not what was written.
     """
     arrays: dict[str, Array] = {}
     for part in manifest.parts:
-        try:
-            arrays |= load_safetensors(store.get_verified(part.key, part.sha256))
-        except SafetensorError as error:
-            raise CorruptObject(f"{part.key} is no safetensors file: {error}") from error
+        arrays |= _read_part(store, part)
     return State(arrays, manifest.extra)
+
+
+def read_private(store: ObjectStore, manifest: Manifest, rank: int, world_size: int) -> list[State]:
+    """The PRIVATE states that a rank needs: its own or, where there were not so many ranks, those of all.
+
+    Raises:
+        NotFound, CorruptObject: a part is missing, or is not what was written.
+    """
+    saved = manifest.private
+    wanted = saved[rank : rank + 1] if len(saved) == world_size else saved
+    return [State(_read_part(store, each.part), each.extra) for each in wanted]
+
+
+def _read_part(store: ObjectStore, part: Part) -> dict[str, Array]:
+    try:
+        return dict(load_safetensors(store.get_verified(part.key, part.sha256)))
+    except SafetensorError as error:
+        raise CorruptObject(f"{part.key} is no safetensors file: {error}") from error
 
 
 def latest_manifest(store: ObjectStore) -> str:
@@ -127,7 +182,7 @@ def latest_manifest(store: ObjectStore) -> str:
         key = layout.manifest(step)
         try:
             manifest = read_manifest(store, key)
-            for part in manifest.parts:
+            for part in manifest.all_parts:
                 store.get_verified(part.key, part.sha256)
         except (NotFound, CorruptObject, ProtocolError):
             continue
@@ -156,6 +211,11 @@ def sha256_of(arrays: Mapping[str, Array], extra: Mapping[str, Any] | None = Non
     if extra:
         digest.update(_canonical(extra))
     return digest.hexdigest()
+
+
+def sha256_of_all(digests: Sequence[str]) -> str:
+    """One digest of several, in their order."""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def xxh64_of(state: State) -> int:

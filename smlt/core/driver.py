@@ -156,6 +156,7 @@ class Driver:
             orphan_grace_s=limits.orphan_grace_s,
             time_limit_s=limits.function_time_limit_s,
             memory_mib=allocation.memory_mib,
+            sync=allocation.sync,
         )
         self._log.flush()  # whoever drives the run next must know that this generation may be running
         handle = self._launcher.launch(spec)

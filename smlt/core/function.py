@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -17,17 +16,18 @@ from smlt._version import __version__
 from smlt.core import checkpoint, layout, protocol, wire
 from smlt.core.backend import RankSpec
 from smlt.core.courier import Courier
-from smlt.core.errors import AlreadyExists, NonFiniteLoss, ProtocolError, SmltError, TaskError
+from smlt.core.errors import AlreadyExists, ProtocolError, SmltError, TaskError
 from smlt.core.job import JobSpec
 from smlt.core.membership import Membership
 from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready, Round
 from smlt.core.output import OutputTee
 from smlt.core.plugins import Registry, load_registry
 from smlt.core.sampler import Cursor, Schedule, share
+from smlt.core.stepping import STEPPINGS, Stepping
 from smlt.core.steptimer import StepTimer
 from smlt.core.storage import ObjectStore
 from smlt.core.sync.collectives import Seat
-from smlt.core.task import Array, EvalPart, Indices, StepLoss, StepWork, TaskShape, TrainingTask
+from smlt.core.task import EvalPart, Indices, StepLoss, StepWork, TaskShape, TrainingTask
 from smlt.core.taskbuild import make_task, prepared_data
 from smlt.core.worker import StopNow, Worker, drive
 
@@ -49,7 +49,8 @@ def work(spec: RankSpec) -> None:
     failure: Failure | None = None
     try:
         with OutputTee(courier.print), _closing(worker):
-            drive(worker, protocol.RankProtocol(spec.rank, protocol.Rules(worker.read_job().job)))
+            rules = protocol.Rules(worker.read_job().job, exchange_every=spec.sync.exchange_every)
+            drive(worker, protocol.RankProtocol(spec.rank, rules))
         left = worker.last_word
     except StopNow as stop:
         left = Left(stop.reason)
@@ -88,9 +89,16 @@ def _closing(worker: FunctionWorker) -> Iterator[None]:
 class _Training:
     """What there is once the task is built."""
 
-    task: TrainingTask
-    shape: TaskShape
+    stepping: Stepping
     schedule: Schedule
+
+    @property
+    def task(self) -> TrainingTask:
+        return self.stepping.task
+
+    @property
+    def shape(self) -> TaskShape:
+        return self.stepping.shape
 
 
 class FunctionWorker(Worker):
@@ -113,7 +121,6 @@ class FunctionWorker(Worker):
         self._joined: Membership | None = None
         self._step = 0
         self._order: tuple[int, Indices] | None = None
-        self._sums: Sequence[Array] = ()
         self._timer = StepTimer(time.monotonic)
 
     def read_job(self) -> JobSpec:
@@ -147,11 +154,14 @@ class FunctionWorker(Worker):
         prepared = prepared_data(task, spec, self._store, self._obey)
         shape = task.build(prepared, lambda examples: Schedule.of(job, examples).total_steps)
         schedule = Schedule.of(job, shape.examples)
-        self._built = _Training(task, shape, schedule)
+        stepping = STEPPINGS[spec.sync.mode](task, shape, spec.sync)
+        self._built = _Training(stepping, schedule)
         if not spec.resume_from:
             return protocol.Built(schedule, Cursor())
         manifest = checkpoint.read_manifest(self._store, spec.resume_from)
-        task.load_shared_state(checkpoint.read_state(self._store, manifest))
+        shared = checkpoint.read_state(self._store, manifest)
+        private = checkpoint.read_private(self._store, manifest, spec.rank, spec.world_size)
+        stepping.load(shared, private, spec.world_size)
         self._step = manifest.cursor.step
         return protocol.Built(schedule, manifest.cursor, manifest.best, manifest.goal)
 
@@ -168,6 +178,7 @@ class FunctionWorker(Worker):
             )
             seat = Seat(channel, (spec.generation, number), spec.rank, spec.world_size, self._patience)
         self._joined = Membership(seat, training.shape)
+        training.stepping.join(seat)
         self._joined.meet("hello", self._step)
         self._timer.restart()
         return protocol.RoundOpened()
@@ -180,18 +191,19 @@ class FunctionWorker(Worker):
         self._courier.doing("computing", cursor.step)
         digest = 0
         if command.take_digest and not membership.is_alone:
-            digest = checkpoint.xxh64_of(training.task.shared_state())
+            digest = checkpoint.xxh64_of(training.stepping.shared_state())
         batch = training.schedule.batch(self._order_of(cursor.epoch), cursor)
         indices = share(batch, self._spec.rank, self._spec.world_size)
         work = StepWork(cursor.step, cursor.epoch, indices, len(batch), training.schedule.ends_epoch(cursor))
-        loss = training.task.compute(work, membership.contribution(cursor.step), membership.reached)
+        loss = training.stepping.compute(work)
         self._timer.lap("compute")
         wished = bool(self._courier.control.wish) or self._courier.orphaned
         return protocol.Computed(loss.sum, loss.weight, digest, time.monotonic(), wished)
 
     def exchange(self, command: protocol.Exchange) -> protocol.Exchanged:
         """Publish the contribution and collect the sums."""
-        merged, self._sums = self._membership.reduce(command.header)
+        merged = self._training.stepping.exchange(command.header, last=command.last)
+        self._membership.exchanged()
         self._timer.lap("sync")
         return protocol.Exchanged(merged)
 
@@ -200,12 +212,7 @@ class FunctionWorker(Worker):
         cursor, training = command.cursor, self._training
         self._courier.doing("committing", cursor.step)
         loss = StepLoss(command.merged.loss_sum, command.merged.weight)
-        if loss.weight and not math.isfinite(loss.mean):  # a loss that nothing weighs is the task's to judge
-            raise NonFiniteLoss(
-                f"the loss is {loss.mean} at step {cursor.step}; the step was not applied",
-                "lower the learning rate, set [train].clip_norm, or look for log(0), 0/0 or bad data in training_step",
-            )
-        training.task.commit(self._sums, loss)
+        training.stepping.commit(cursor.step, loss)
         self._timer.lap("commit")
         examples = training.schedule.size_at(cursor)
         self._courier.step(self._timer.record(cursor.step, cursor.epoch, loss.mean, examples))
@@ -219,7 +226,8 @@ class FunctionWorker(Worker):
             return protocol.Evaluated({})
         self._courier.doing("evaluating", cursor.step)
         everything = np.arange(training.shape.eval_examples, dtype=np.int64)
-        own = training.task.evaluate(share(everything, self._spec.rank, self._spec.world_size))
+        with training.stepping.shown():
+            own = training.task.evaluate(share(everything, self._spec.rank, self._spec.world_size))
         parts = self._membership.gather(wire.pack(own), "eval", cursor.step)
         metrics = training.task.finish_evaluation([wire.unpack(part, EvalPart) for part in parts])
         if self._spec.rank == 0:
@@ -238,11 +246,13 @@ class FunctionWorker(Worker):
         """Write this rank's part; once all parts are there, the manifest makes them valid."""
         cursor, spec, started = command.cursor, self._spec, time.monotonic()
         self._courier.doing("saving", cursor.step)
-        state = self._training.task.shared_state()
-        own = checkpoint.write_part(self._store, state, cursor.step, spec.rank, spec.world_size)
-        parts = self._membership.gather(wire.pack(own), "save", cursor.step)
-        written = tuple(wire.unpack(part, checkpoint.Part) for part in parts)
-        manifest = checkpoint.Manifest(cursor, spec.world_size, written, state.extra, command.best, command.goal)
+        stepping = self._training.stepping
+        shared = stepping.shared_state()
+        own = checkpoint.write_own(
+            self._store, shared, stepping.private_state(), cursor.step, spec.rank, spec.world_size
+        )
+        written = [wire.unpack(each, checkpoint.Written) for each in self._gather(wire.pack(own), "save")]
+        manifest = checkpoint.Manifest.of(cursor, written, shared.extra, command.best, command.goal)
         checkpoint.write_manifest(self._store, manifest)
         if spec.rank == 0:
             checkpoint.prune(self._store, cursor.step, keep=2)
@@ -265,19 +275,22 @@ class FunctionWorker(Worker):
             return
         self._courier.doing("leaving", cursor.step)
         self.last_word = Left(command.reason, cursor.step, cursor.epoch + (cursor.consumed > 0))
+        private = self._private_digests() if command.reason != "ended" else []
         if self._spec.rank == 0 and command.reason != "ended":
-            task = self._training.task
-            state = task.shared_state()
-            self.last_word = replace(
-                self.last_word,
-                weights_sha256=checkpoint.sha256_of(task.parameters()),
-                state_sha256=checkpoint.sha256_of(state.arrays, state.extra),
-            )
+            stepping = self._training.stepping
+            with stepping.shown():
+                weights = checkpoint.sha256_of(stepping.task.parameters())
+            shared = stepping.shared_state()
+            state = checkpoint.sha256_of(shared.arrays, shared.extra)
+            if private:
+                state = checkpoint.sha256_of_all([state, *private])
+            self.last_word = replace(self.last_word, weights_sha256=weights, state_sha256=state)
         self._membership.meet("bye", cursor.step)
 
     def close(self) -> None:
         """Release the task and the channel."""
         if self._built is not None:
+            self._built.stepping.close()
             self._built.task.close()
         if self._joined is not None:
             self._joined.close()
@@ -330,5 +343,17 @@ class FunctionWorker(Worker):
         return self._order[1]
 
     def _write_model(self, key: str) -> None:
-        arrays, aliases = self._training.task.model_arrays()
-        checkpoint.write_model(self._store, key, arrays, aliases)
+        with self._training.stepping.shown():
+            arrays, aliases = self._training.task.model_arrays()
+            checkpoint.write_model(self._store, key, arrays, aliases)
+
+    def _gather(self, own: bytes, piece: str) -> list[bytes]:
+        return self._membership.gather(own, piece, self._step)
+
+    def _private_digests(self) -> list[str]:
+        """Of every rank's PRIVATE state, in rank order; none where there is none."""
+        state = self._training.stepping.private_state()
+        if state is None:
+            return []
+        own = checkpoint.sha256_of(state.arrays, state.extra)
+        return [each.decode() for each in self._gather(own.encode(), "private")]

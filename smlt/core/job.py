@@ -216,11 +216,30 @@ class Workers(Section):
 
 
 class SyncSection(Section):
-    """`[sync]`: how gradients are synchronised."""
+    """`[sync]`: how the workers are kept one computation."""
 
-    mode: Literal["auto", "every_step"] = Field("auto", description="when gradients are averaged")
-    codec: Literal["auto", "fp32"] = Field("auto", description="how gradients are encoded on the way")
+    mode: Literal["auto", "every_step", "local_sgd"] = Field(
+        "auto", description="every_step (auto) is exact; local_sgd averages weights now and then (DiLoCo)"
+    )
+    codec: Literal["auto", "fp32", "bf16", "fp16", "int8", "topk"] = Field(
+        "auto", description="how numbers travel; all but fp32 (auto) are lossy, and feed their error back"
+    )
     channel: str = Field("auto", description="one of the backend's channels", examples=["shared_memory"])
+    period: Whole = Field(50, ge=1, description="of local_sgd: steps from one average of a weight to the next")
+    fragments: Whole = Field(1, ge=1, description="of local_sgd: parts of the weights that are averaged in turn")
+    outer_learning_rate: Number = Field(0.7, gt=0, description="of local_sgd: how far the average is followed")
+    outer_momentum: Number = Field(0.9, ge=0, lt=1, description="of local_sgd: Nesterov momentum of the averages")
+
+    @model_validator(mode="after")
+    def _fits_its_mode(self) -> SyncSection:
+        fields = type(self).model_fields
+        names = ("period", "fragments", "outer_learning_rate", "outer_momentum")
+        local = [name for name in names if getattr(self, name) != fields[name].default]
+        if local and self.mode != "local_sgd":
+            raise ValueError(f'{", ".join(local)} need mode = "local_sgd", which is not set')
+        if self.period % self.fragments:
+            raise ValueError(f"period = {self.period} is no multiple of fragments = {self.fragments}")
+        return self
 
 
 class PlannerSection(Section):

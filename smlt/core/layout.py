@@ -43,3 +43,8 @@ def manifest(step: int) -> str:
 def part(step: int, rank: int) -> str:
     """One rank's part of the checkpoint at `step`."""
     return f"{checkpoint(step)}part-{rank:05d}.safetensors"
+
+
+def private_part(step: int, rank: int) -> str:
+    """One rank's PRIVATE state in the checkpoint at `step`."""
+    return f"{checkpoint(step)}private-{rank:05d}.safetensors"

@@ -1,17 +1,14 @@
-"""One rank's part in one round: its channel, the sums it shares in, and the small values it gathers from all."""
+"""One rank's part in one round: its channel, and the small values it gathers from all."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from smlt.core import wire
 from smlt.core.errors import ProtocolError
 from smlt.core.storage import ChannelKey
-from smlt.core.sync.choice import collective_for
 from smlt.core.sync.collectives import Seat, all_gather
-from smlt.core.sync.header import Header
-from smlt.core.task import Array, TaskShape
+from smlt.core.task import TaskShape
 
 
 class Membership:
@@ -24,39 +21,27 @@ class Membership:
 
     def __init__(self, seat: Seat | None, shape: TaskShape) -> None:
         self._seat, self._shape = seat, shape
-        self._sums = collective_for(seat, shape.regions)
-        self._gathered: deque[ChannelKey] = deque()
+        self._exchanges = 0
+        self._gathered: deque[tuple[int, ChannelKey]] = deque()
 
     @property
     def is_alone(self) -> bool:
         """Whether this is the only rank."""
         return self._seat is None
 
-    def contribution(self, step: int) -> list[Array]:
-        """Zeroed arrays for this rank's contribution to `step`, which it computes next.
-
-        Whoever computes `step` has committed step - 1; so all have committed step - 2, and have gathered what was
-        before that.
-        """
-        while self._gathered and self._gathered[0].step < step - 1:
-            key = self._gathered.popleft()
+    def exchanged(self) -> None:
+        """All ranks have contributed to one more sum; so all have gathered what was before it, which is forgotten."""
+        self._exchanges += 1
+        while self._gathered and self._gathered[0][0] < self._exchanges:
+            _, key = self._gathered.popleft()
             if self._seat is not None:
                 self._seat.channel.discard(key)
-        return self._sums.contribution(step)
-
-    def reached(self, elements: int) -> None:
-        """So many elements of the contribution's first region are final; any thread may say so."""
-        self._sums.reached(elements)
-
-    def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
-        """All ranks' headers merged and contributions summed; see `Collective.reduce`."""
-        return self._sums.reduce(header)
 
     def gather(self, own: bytes, piece: str, step: int) -> list[bytes]:
         """Every rank's value, in rank order."""
         if self._seat is None:
             return [own]
-        self._gathered.append(self._seat.own_key(step, piece))
+        self._gathered.append((self._exchanges, self._seat.own_key(step, piece)))
         return all_gather(self._seat, own, step, piece)
 
     def meet(self, occasion: str, step: int) -> None:
@@ -78,7 +63,6 @@ class Membership:
 
     def close(self) -> None:
         """Release the channel."""
-        self._sums.close()
         if self._seat is not None:
             self._seat.channel.close()
 

@@ -10,12 +10,29 @@ from smlt.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Sync:
-    """How gradients are synchronised: mode, codec, channel, and the period of local SGD in steps."""
+    """How ranks are kept one computation.
+
+    Attributes:
+        mode: every_step or local_sgd.
+        codec: how numbers travel: fp32, bf16, fp16, int8 or topk.
+        channel: by what.
+        period: of local SGD: every weight is synchronised once in so many steps.
+        fragments: of local SGD: parts of the weights that are synchronised in turn.
+        outer_learning_rate, outer_momentum: of local SGD's outer step.
+    """
 
     mode: str = "every_step"
     codec: str = "fp32"
     channel: str = "shared_memory"
     period: int = 1
+    fragments: int = 1
+    outer_learning_rate: float = 0.7
+    outer_momentum: float = 0.9
+
+    @property
+    def exchange_every(self) -> int:
+        """Steps from one exchange among the ranks to the next."""
+        return self.period // self.fragments if self.mode == "local_sgd" else 1
 
 
 @dataclass(frozen=True)

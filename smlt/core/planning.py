@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from smlt.core.backend import Backend, RunPlace
-from smlt.core.job import JobSpec
+from smlt.core.job import JobSpec, SyncSection
 from smlt.core.planner import Plan, PlanRequest, Sync
 from smlt.core.plugins import Registry
 
@@ -27,8 +27,24 @@ def plan_job(spec: JobSpec, backend: Backend[Any], runs_dir: Path, registry: Reg
         memory_choices_mib=backend.limits.memory_choices_mib,
         vcpus_at_hand=backend.limits.vcpus_at_hand,
         global_batch=smallest_batch,
-        sync=Sync(channel=channel),
+        sync=_sync(spec.sync, channel),
         deadline_s=spec.limits.deadline,
         budget_usd=spec.limits.budget,
     )
     return registry.planner(spec.planner.name).propose(request)
+
+
+def _sync(section: SyncSection, channel: str) -> Sync:
+    """What the job asks for; `auto` is exact, as nothing else may be chosen for a user who did not say so."""
+    codec = "fp32" if section.codec == "auto" else section.codec
+    if section.mode != "local_sgd":
+        return Sync(codec=codec, channel=channel)
+    return Sync(
+        mode=section.mode,
+        codec=codec,
+        channel=channel,
+        period=section.period,
+        fragments=section.fragments,
+        outer_learning_rate=section.outer_learning_rate,
+        outer_momentum=section.outer_momentum,
+    )

@@ -137,9 +137,10 @@ class Compute:
 
 @dataclass(frozen=True)
 class Exchange:
-    """Send this rank's contribution under this header and await the sums."""
+    """Send this rank's contribution under this header and await the sums; `last` where the job ends with this step."""
 
     header: Header
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,11 +215,13 @@ class Rules:
         job: for evaluation, checkpoints, target and the best model.
         digest_every: steps between two comparisons of SHARED state.
         save_interval_s: seconds between two checkpoints where the job says "auto".
+        exchange_every: steps from one exchange among the ranks to the next; the last step of a job has one, too.
     """
 
     job: Job
     digest_every: int = 50
     save_interval_s: float = 30.0
+    exchange_every: int = 1
 
 
 class RankProtocol:
@@ -273,7 +276,7 @@ class RankProtocol:
             case RoundOpened():
                 return self._go_on()
             case Computed():
-                return Exchange(self._voice(event))
+                return self._after_computing(event)
             case Exchanged(merged=merged):
                 self._end, self._save = merged.end, merged.save
                 return Commit(self._cursor, merged)
@@ -297,6 +300,13 @@ class RankProtocol:
 
     def _compute(self) -> Compute:
         return Compute(self._cursor, take_digest=self._cursor.step % self._rules.digest_every == 0)
+
+    def _after_computing(self, event: Computed) -> Command:
+        following = self._course.after(self._cursor)
+        done = self._course.is_done(following)
+        if done or following.step % self._rules.exchange_every == 0:
+            return Exchange(self._voice(event), done)
+        return Commit(self._cursor, Header(self._cursor.step, loss_sum=event.loss_sum, weight=event.weight))
 
     def _voice(self, event: Computed) -> Header:
         """This rank's words for the step it has computed."""

@@ -34,7 +34,7 @@ class StepTimer:
             examples=examples,
             seconds=self._last - self._began,
             compute_s=self._laps["compute"],
-            sync_s=self._laps["sync"],
+            sync_s=self._laps.get("sync", 0.0),  # local SGD has steps without
             commit_s=self._laps["commit"],
         )
         self.restart()

@@ -170,6 +170,7 @@ class TaskShape:
         parameters: number of trained scalars.
         regions: what each rank contributes in a step, gradients first; the sums over all ranks come back in kind.
         fingerprint: versions and settings that must be equal on all ranks for bitwise results.
+        weights: what local SGD averages: trained parameters (tolerant) and float buffers; none where it is not offered.
     """
 
     examples: int
@@ -177,6 +178,7 @@ class TaskShape:
     parameters: int
     regions: tuple[Region, ...]
     fingerprint: dict[str, str] = field(default_factory=dict)
+    weights: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ class StepWork:
         indices: this rank's examples of the global batch; may be empty.
         global_batch: number of examples of all ranks together.
         last_of_epoch: whether the epoch ends with this step.
+        alone: whether `commit` will get this rank's own contribution for the sums, as if there were no other ranks.
     """
 
     step: int
@@ -196,6 +199,7 @@ class StepWork:
     indices: Indices
     global_batch: int
     last_of_epoch: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -294,6 +298,14 @@ class TrainingTask(ABC):
     @abstractmethod
     def load_shared_state(self, state: State) -> None:
         """Take over a state that `shared_state` gave; raises TaskError naming what does not fit."""
+
+    def read_weights(self, out: Sequence[Array]) -> None:
+        """Copy the regions of `TaskShape.weights` out, one array each."""
+        raise NotImplementedError(f"{type(self).__name__} offers no weights")
+
+    def write_weights(self, values: Sequence[Array]) -> None:
+        """Take the regions of `TaskShape.weights` over, one array each; copied."""
+        raise NotImplementedError(f"{type(self).__name__} offers no weights")
 
     def close(self) -> None:  # noqa: B027  most tasks hold nothing
         """Release what the task holds, such as a thread; nothing is asked of it afterwards."""

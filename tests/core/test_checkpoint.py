@@ -115,7 +115,7 @@ def test_a_part_that_is_no_safetensors_file_is_corrupt() -> None:
 
 def test_parts_without_a_manifest_are_no_checkpoint() -> None:
     store = DictStore()
-    checkpoint.write_part(store, State(dict(ARRAYS)), 7, 0, 2)
+    checkpoint.write_own(store, State(dict(ARRAYS)), None, 7, 0, 2)
     assert checkpoint.latest_manifest(store) == ""
     assert checkpoint.valid_steps(store) == []
 

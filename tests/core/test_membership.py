@@ -11,7 +11,7 @@ import pytest
 from smlt.core.errors import ChannelError, ProtocolError
 from smlt.core.membership import Membership
 from smlt.core.storage import ChannelKey
-from smlt.core.sync.collectives import Seat
+from smlt.core.sync.collectives import ScatterReduce, Seat
 from smlt.core.sync.header import Header
 from smlt.core.task import Region, TaskShape
 from tests.support.channels import MemoryChannel, Patient, Room, in_threads
@@ -72,12 +72,14 @@ def test_a_run_of_any_length_keeps_only_what_may_still_be_read() -> None:
     room, world_size, kept = Room(), 3, []
 
     def work(rank: int) -> None:
-        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, Patient()), SHAPE)
+        seat = Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, Patient())
+        membership, sums = Membership(seat, SHAPE), ScatterReduce(seat, SHAPE.regions)
         membership.meet("hello", 0)
         for step in range(40):
-            membership.contribution(step)[0][:] = rank
-            _, sums = membership.reduce(Header(step))
-            assert sums[0].tolist() == [3.0] * 7
+            sums.contribution(step)[0][:] = rank
+            _, totals = sums.reduce(Header(step))
+            membership.exchanged()
+            assert totals[0].tolist() == [3.0] * 7
             if step % 3 == 0:
                 assert membership.gather(bytes([rank]), "eval", step + 1) == [b"\0", b"\1", b"\2"]
             if rank == 0:
@@ -99,11 +101,13 @@ def test_a_value_is_kept_for_the_slowest_rank() -> None:
             room.until(lambda: all(other in room.waiting and room.waiting[other].piece == "grad" for other in (0, 1)))
 
     def work(rank: int) -> list[list[bytes]]:
-        membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, Patient()), SHAPE)
+        seat = Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, Patient())
+        membership, sums = Membership(seat, SHAPE), ScatterReduce(seat, SHAPE.regions)
         gathered = []
         for step in range(steps):
-            membership.contribution(step)[0][:] = rank
-            membership.reduce(Header(step))
+            sums.contribution(step)[0][:] = rank
+            sums.reduce(Header(step))
+            membership.exchanged()
             gathered.append(membership.gather(bytes([rank, step]), "eval", step + 1))
         return gathered
 

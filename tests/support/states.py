@@ -30,7 +30,7 @@ def save(
 ) -> Manifest:
     """All ranks write their part, then the manifest."""
     state = State(dict(arrays), EXTRA)
-    parts = tuple(checkpoint.write_part(store, state, step, rank, world_size) for rank in range(world_size))
+    parts = tuple(checkpoint.write_own(store, state, None, step, rank, world_size).shared for rank in range(world_size))
     manifest = Manifest(Cursor(0, 1, 16, step), world_size, parts, state.extra, best)
     checkpoint.write_manifest(store, manifest)
     return manifest

@@ -32,6 +32,7 @@ class Seat:
         address: (generation, round) of all keys.
         rank, world_size: who this is, of at least two.
         patience: asked while a peer is waited for.
+        prefix: of the names of pieces, where several patterns share a round.
     """
 
     channel: Channel
@@ -39,10 +40,11 @@ class Seat:
     rank: int
     world_size: int
     patience: Patience
+    prefix: str = ""
 
     def key(self, step: int, piece: str, rank: int) -> ChannelKey:
         """The key of a value that `rank` writes."""
-        return ChannelKey(*self.address, step, piece, rank)
+        return ChannelKey(*self.address, step, self.prefix + piece, rank)
 
     def own_key(self, step: int, piece: str) -> ChannelKey:
         """The key of a value that this rank writes."""

@@ -131,6 +131,14 @@ class Buffers:
                     values[place] = piece.astype(values[place].dtype).reshape(values[place].shape)
             self._others.write(values)
 
+    def read_floats(self) -> Array:
+        """The float variables, as one vector."""
+        return self._floats.read()
+
+    def write_floats(self, floats: Array) -> None:
+        """Take the float variables over."""
+        self._floats.write(floats)
+
     def _split_flags(self, changed: Array) -> tuple[Array, Array]:
         count = len(self._floats.sizes)
         return changed[:count], changed[count:]

@@ -54,7 +54,7 @@ class Steps:
         context = self._task.context
         size = context.micro_batch or max(1, len(work.indices))
         parts = [work.indices[start : start + size] for start in range(0, len(work.indices), size)]
-        self._alone = len(parts) == 1 and context.world_size == 1
+        self._alone = len(parts) == 1 and (work.alone or context.world_size == 1)
         total = StepLoss(0.0, 0.0)
         for place, part in enumerate(parts):
             batch = self._data.fetch(part, work.epoch)

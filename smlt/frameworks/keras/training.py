@@ -35,6 +35,7 @@ from smlt.frameworks.keras.state import TaskState, Variables
 from smlt.frameworks.keras.steps import Steps
 from smlt.frameworks.keras.task import KerasTask
 from smlt.frameworks.keras.updates import Updates, clip
+from smlt.frameworks.keras.variables import FlatBulk, raw
 
 FEW = 2
 """Examples that a model is tried on when it is built; with one, some shapes would be taken for others."""
@@ -61,6 +62,7 @@ class KerasTraining(TrainingTask):
     _steps: Steps
     _updates: Updates
     _state: TaskState
+    _flat: FlatBulk
     _weights: Variables
     _parameters: Variables
 
@@ -99,6 +101,7 @@ class KerasTraining(TrainingTask):
         trained = {id(each) for each in self._trained}
         self._weights = Variables(weights)
         self._parameters = Variables({name: each for name, each in weights.items() if id(each) in trained})
+        self._flat = FlatBulk(raw(self._trained))
         self._warm_up()
         return TaskShape(
             examples=examples,
@@ -106,6 +109,7 @@ class KerasTraining(TrainingTask):
             parameters=self._updates.parameters,
             regions=self._regions(),
             fingerprint=environment.fingerprint(self._context.precision),
+            weights=self._regions()[:-1],
         )
 
     def order(self, epoch: int) -> Indices:
@@ -119,7 +123,9 @@ class KerasTraining(TrainingTask):
         pieces = self._cut(contribution)
         with self._buffers.untouched():
             loss = self._steps.compute(work, pieces.gradients, pieces.used)
-            self._buffers.contribute(pieces.floats, pieces.words, pieces.changed, first=self._context.rank == 0)
+            self._buffers.contribute(
+                pieces.floats, pieces.words, pieces.changed, first=work.alone or self._context.rank == 0
+            )
         return loss
 
     def forget(self) -> None:
@@ -137,7 +143,7 @@ class KerasTraining(TrainingTask):
             raise TaskError(
                 f"the losses of step {work.step} weigh {loss.weight} in all", "leave out batches without targets"
             )
-        self._buffers.agree(pieces.floats, pieces.words, pieces.changed, self._context.world_size)
+        self._buffers.agree(pieces.floats, pieces.words, pieces.changed, 1 if work.alone else self._context.world_size)
         if divisor != 1:
             pieces.gradients[:] /= np.float32(divisor)
         if self._context.clip_norm is not None:
@@ -169,6 +175,18 @@ class KerasTraining(TrainingTask):
         """Take all of it over."""
         self._in_hand = None
         self._state.load(state)
+
+    def read_weights(self, out: Sequence[Array]) -> None:
+        """Trained variables, and float variables that are not."""
+        out[0][:] = self._flat.read()
+        for floats in out[1:]:
+            floats[:] = self._buffers.read_floats()
+
+    def write_weights(self, values: Sequence[Array]) -> None:
+        """Trained variables, and float variables that are not."""
+        self._flat.write(values[0])
+        for floats in values[1:]:
+            self._buffers.write_floats(floats)
 
     def parameters(self) -> dict[str, Array]:
         """The trained variables by stable names."""

@@ -146,6 +146,17 @@ class BufferSync:
             target = array_of(buffer.tensor)
             copy_into(buffer.tensor, piece.copy().view(target.dtype).reshape(target.shape))
 
+    def read_floats(self, floats: dict[str, Array]) -> None:
+        """Copy the float buffers out, by dtype."""
+        for buffer, piece in self._float_pieces(floats):
+            torch.from_numpy(piece).copy_(_reals(buffer.tensor).reshape(-1))
+
+    def write_floats(self, floats: dict[str, Array]) -> None:
+        """Take the float buffers over, by dtype."""
+        with torch.no_grad():
+            for buffer, piece in self._float_pieces(floats):
+                _reals(buffer.tensor).copy_(torch.from_numpy(piece).view(_reals(buffer.tensor).shape))
+
     def _float_pieces(self, floats: dict[str, Array]) -> Iterator[tuple[Buffer, Array]]:
         starts = dict.fromkeys(floats, 0)
         for buffer in self._floats:

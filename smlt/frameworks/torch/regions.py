@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from smlt.core.task import Array, Region
 from smlt.frameworks.torch.buffers import BufferSync, buffers_of
@@ -58,6 +59,30 @@ class Regions:
             *(Region(dtype, elements) for dtype, elements in self.buffers.floats.items()),
             Region("int64", self.buffers.words + len(self.trained) + self.buffers.flags),
         )
+
+    def weights_shape(self) -> tuple[Region, ...]:
+        """Trained parameters, laid out as their gradients are, and float buffers."""
+        return (
+            *(flat.region for flat in self._flats),
+            *(Region(dtype, elements) for dtype, elements in self.buffers.floats.items()),
+        )
+
+    def read_weights(self, out: Sequence[Array]) -> None:
+        """Copy parameters and float buffers out."""
+        for parameter, place in self._weights_in(out):
+            place.copy_(parameter.detach())
+        self.buffers.read_floats(dict(zip(self.buffers.floats, out[len(self._flats) :], strict=True)))
+
+    def write_weights(self, values: Sequence[Array]) -> None:
+        """Take parameters and float buffers over."""
+        with torch.no_grad():
+            for parameter, place in self._weights_in(values):
+                parameter.copy_(place)
+        self.buffers.write_floats(dict(zip(self.buffers.floats, values[len(self._flats) :], strict=True)))
+
+    def _weights_in(self, memory: Sequence[Array]) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        for flat, array in zip(self._flats, memory, strict=False):
+            yield from zip(flat.parameters, flat.views(array), strict=True)
 
     def cut(self, memory: Sequence[Array]) -> Pieces:
         """A contribution or its sum in its pieces."""

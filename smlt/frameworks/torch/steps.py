@@ -87,7 +87,7 @@ class HookSteps(Stepper):
         """One forward and backward a micro-batch."""
         context = self._task.context
         parts = micro_batches(work.indices, context.micro_batch)
-        alone = context.world_size == 1 and len(parts) == 1
+        alone = (work.alone or context.world_size == 1) and len(parts) == 1
         self._denominator = float(work.global_batch)
         total = StepLoss(0.0, 0.0)
         self._watch.clear()

@@ -87,6 +87,7 @@ class TorchTraining(TrainingTask):
             parameters=self._regions.parameters,
             regions=self._regions.shape(),
             fingerprint=seeding.fingerprint(self._context.precision),
+            weights=self._regions.weights_shape(),
         )
 
     def order(self, epoch: int) -> Indices:
@@ -108,7 +109,11 @@ class TorchTraining(TrainingTask):
             finally:
                 gradients.detach()
             buffers.contribute(
-                kept, pieces.buffer_floats, pieces.buffer_words, pieces.buffer_changed, first=self._context.rank == 0
+                kept,
+                pieces.buffer_floats,
+                pieces.buffer_words,
+                pieces.buffer_changed,
+                first=self._context.rank == 0 or work.alone,
             )
         return loss
 
@@ -129,7 +134,10 @@ class TorchTraining(TrainingTask):
                 f"the losses of step {work.step} weigh {loss.weight} in all", "leave out batches without targets"
             )
         self._regions.buffers.agree(
-            pieces.buffer_floats, pieces.buffer_words, pieces.buffer_changed, self._context.world_size
+            pieces.buffer_floats,
+            pieces.buffer_words,
+            pieces.buffer_changed,
+            1 if work.alone else self._context.world_size,
         )
         gradients = self._take_gradients(pieces, divisor)
         try:
@@ -165,6 +173,14 @@ class TorchTraining(TrainingTask):
         self._in_hand = None
         self._steps.restart()
         states.load(self._task, self._model, self._optimizers, state)
+
+    def read_weights(self, out: Sequence[Array]) -> None:
+        """Parameters and float buffers."""
+        self._regions.read_weights(out)
+
+    def write_weights(self, values: Sequence[Array]) -> None:
+        """Parameters and float buffers."""
+        self._regions.write_weights(values)
 
     def parameters(self) -> dict[str, Array]:
         """The trained parameters by name, each once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ class Spirals(TorchTask):
 
     def training_step(self, model: nn.Module, batch: list[torch.Tensor]) -> torch.Tensor:
         x, y = batch
+        time.sleep(self.params.get("pause_s", 0))  # a larger model
         return cross_entropy(model(x), y)
 
 
