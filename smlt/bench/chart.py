@@ -47,7 +47,7 @@ def draw_chart(report: Report, path: Path) -> None:
         panel.set_title(f"{megabytes:g} MB of float32")
     panels[0].set_ylabel("time / gloo all_reduce, log scale")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4 * len(sizes)), frameon=False)
     rounds = report.rows[0].rounds
     figure.suptitle(f"gradient synchronisation, median of {rounds} rounds, {report.date[:10]}", fontsize="medium")
     try:
