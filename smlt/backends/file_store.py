@@ -13,13 +13,13 @@ import mmap
 import os
 import stat
 import time
-import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from smlt.backends.file_staging import Staging, open_shared
 from smlt.core.errors import AlreadyExists, ConfigError, Conflict, NotFound, StorageError
 from smlt.core.storage import Buffer, ObjectInfo, ObjectStore, StoreSpec
 
@@ -39,7 +39,7 @@ class FileObjectStore(ObjectStore):
     A write goes to a file out of sight and is renamed; whoever writes or deletes an object holds the lock of its key.
     What was written survives the death of any process, not a power failure: nothing waits for the disk.
     An object cannot be in the way of a folder: where "a" is an object, "a/b" can be none.
-    What `view` shows is the file itself, mapped; nobody may write into a file that is an object.
+    What `view` shows is the file itself, mapped: other programs may read objects and replace them, not write into them.
 
     Args:
         spec: its URL is the folder.
@@ -51,7 +51,7 @@ class FileObjectStore(ObjectStore):
     def __init__(self, spec: StoreSpec, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._root = folder_of(spec.url)
         self._clock_ns = clock_ns
-        self._swept = False
+        self._staging = Staging(self._root / UNLISTED)
 
     def _do_put(self, key: str, data: Buffer) -> str:
         return self._write(key, [data], lambda found: None)
@@ -86,15 +86,24 @@ class FileObjectStore(ObjectStore):
             yield from sorted(self._below(prefix.rpartition("/")[0], prefix), key=lambda info: info.key)
 
     def _do_delete(self, key: str) -> None:
+        self._remove(key, lambda path: False)
+
+    def _do_delete_keeping_room(self, key: str) -> None:
+        self._remove(key, self._staging.keep)
+
+    def _do_close(self) -> None:
+        self._staging.clear()
+
+    def _remove(self, key: str, keep: Callable[[Path], bool]) -> None:
         path = self._path(key)
         with self._translated(key):
-            if not path.is_file():
-                return
-            self._unlink(key, path)
+            if path.is_file():
+                self._unlink(key, path, keep)
 
-    def _unlink(self, key: str, path: Path) -> None:
+    def _unlink(self, key: str, path: Path, keep: Callable[[Path], bool]) -> None:
         with self._locked(key):
-            path.unlink(missing_ok=True)
+            if not keep(path):
+                path.unlink(missing_ok=True)
             for folder in path.parents[: key.count("/")]:
                 try:
                     folder.rmdir()
@@ -105,13 +114,12 @@ class FileObjectStore(ObjectStore):
         path = self._path(key)
         with self._translated(key):
             admit(_stat(path))  # spares writing what will be refused; what counts is asked again under the lock
-            self._sweep_once()
-            with self._staged(parts) as (staged, file), self._locked(key):
+            with self._staging.staged(parts) as (staged, file), self._locked(key):
                 found = _stat(path)
                 admit(found)
-                _stamp(file, self._clock_ns(), found)
+                _stamp(file.fileno(), self._clock_ns(), found)
                 _move(staged, path)
-                return _tag(os.fstat(file))
+                return _tag(os.fstat(file.fileno()))
 
     def _read(self, key: str, start: int, length: int | None) -> tuple[bytes, str]:
         with self._opened(key) as file:
@@ -133,7 +141,7 @@ class FileObjectStore(ObjectStore):
         path = self._path(key)
         with self._translated(key):
             try:
-                file = io.FileIO(path)
+                file = open_shared(path)
             except _NO_FILE:
                 raise NotFound(f"there is no {path}") from None
             with file:
@@ -173,30 +181,6 @@ class FileObjectStore(ObjectStore):
         finally:
             fcntl.flock(lock, fcntl.LOCK_UN)  # also of a copy that a fork may have made at this moment
             os.close(lock)
-
-    @contextmanager
-    def _staged(self, parts: Sequence[Buffer]) -> Iterator[tuple[Path, int]]:
-        """A file with the data, out of sight. It is locked while its writer lives, which is how a sweep knows."""
-        staged = self._root / UNLISTED / f"staged-{uuid.uuid4().hex}"
-        with _open_locked(staged) as file:
-            try:
-                for part in parts:
-                    rest = memoryview(part).cast("B") if memoryview(part).nbytes else b""
-                    while rest:
-                        rest = rest[file.write(rest) :]
-                yield staged, file.fileno()
-            finally:
-                staged.unlink(missing_ok=True)
-
-    def _sweep_once(self) -> None:
-        """Remove what writers left that died in the middle of a write."""
-        if self._swept:
-            return
-        self._swept = True
-        for left in (self._root / UNLISTED).glob("staged-*"):
-            with suppress(FileNotFoundError, BlockingIOError), left.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -241,16 +225,6 @@ def _stamp(file: int, now_ns: int, replaced: os.stat_result | None) -> None:
 
 def _tag(status: os.stat_result) -> str:
     return f"{status.st_mtime_ns:x}-{status.st_ino:x}-{status.st_size:x}"
-
-
-def _open_locked(path: Path) -> io.FileIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        file = io.FileIO(path, "xb")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            return file
-        file.close()  # a sweep was faster than the lock
 
 
 def _move(staged: Path, path: Path) -> None:

@@ -50,15 +50,34 @@ class ObstoreObjectStore(ObjectStore):
             raise
 
     def _do_get(self, key: str, start: int, length: int | None) -> bytes:
+        return bytes(self._do_view(key, start, length))
+
+    def _do_view(self, key: str, start: int, length: int | None) -> memoryview:
+        if length == 0:
+            self._size(key)  # raises if there is no such object
+            return memoryview(b"")
+        try:
+            return self._fetch(key, start, length)
+        except NotFound:
+            raise
+        except StorageError:  # stores refuse a range that holds no byte, each with an error of its own
+            if start < self._size(key):
+                raise
+            return memoryview(b"")
+
+    def _fetch(self, key: str, start: int, length: int | None) -> memoryview:
         import obstore
 
-        if start == 0 and length is None:
-            return self._do_get_versioned(key)[0]
+        options: Any = {"range": {"offset": start} if length is None else (start, start + length)}
         with self._translated(key):
-            # Stores refuse a range that holds no byte, some with a vague error, so it never reaches them.
-            size = int(obstore.head(self._client, key)["size"])
-            end = size if length is None else min(size, start + length)
-            return bytes(obstore.get_range(self._client, key, start=start, end=end)) if start < end else b""
+            whole = start == 0 and length is None
+            return memoryview(obstore.get(self._client, key, options=None if whole else options).bytes())
+
+    def _size(self, key: str) -> int:
+        import obstore
+
+        with self._translated(key):
+            return int(obstore.head(self._client, key)["size"])
 
     def _do_get_versioned(self, key: str) -> tuple[bytes, str]:
         import obstore

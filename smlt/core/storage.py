@@ -114,9 +114,21 @@ class ObjectStore(ABC):
             _checked(folder)
         return self._do_list(prefix)
 
-    def delete(self, key: str) -> None:
-        """Remove an object; a missing one is no error."""
-        self._do_delete(_checked(key))
+    def delete(self, key: str, *, keep_room: bool = False) -> None:
+        """Remove an object; a missing one is no error.
+
+        Args:
+            keep_room: this client will soon put another of about this size, for which the store may keep the room
+                that it took; until `close`.
+        """
+        if keep_room:
+            self._do_delete_keeping_room(_checked(key))
+        else:
+            self._do_delete(_checked(key))
+
+    def close(self) -> None:
+        """Give up what this client keeps for later; it may be used again."""
+        self._do_close()
 
     def exists(self, key: str) -> bool:
         """Whether the object is there now."""
@@ -131,6 +143,12 @@ class ObjectStore(ABC):
 
     def _do_view(self, key: str, start: int, length: int | None) -> memoryview:
         return memoryview(self._do_get(key, start, length))
+
+    def _do_delete_keeping_room(self, key: str) -> None:
+        self._do_delete(key)
+
+    def _do_close(self) -> None:  # noqa: B027  most stores keep nothing
+        pass
 
     @abstractmethod
     def _do_put(self, key: str, data: Buffer) -> str: ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
@@ -52,9 +53,10 @@ class LocalObjectStoreContract:
         pytest.fail(f"{request.cls.__name__} lacks the fixture open_store")
 
     @pytest.fixture
-    def store(self, open_store: OpenStore) -> ObjectStore:
+    def store(self, open_store: OpenStore) -> Iterator[ObjectStore]:
         """A client."""
-        return open_store()
+        with closing(open_store()) as store:
+            yield store
 
     @pytest.mark.parametrize("size", [0, 1, 4096, 5 * 2**20 + 1])
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -203,6 +205,27 @@ class LocalObjectStoreContract:
         assert not store.exists("folder/a")
         assert [info.key for info in store.list()] == ["folder/b"]
 
+    def test_room_may_be_kept(self, store: ObjectStore, open_store: OpenStore) -> None:
+        store.delete("nothing/at/all", keep_room=True)
+        for size in (300_000, 100_000, 400_000, 7, 0, 200_000):
+            store.put("object", _pattern(size))
+            assert open_store().get("object") == _pattern(size)
+            store.put("another", b"still", b" here")
+            store.delete("object", keep_room=True)
+            assert not store.exists("object")
+            assert [(info.key, info.size) for info in store.list()] == [("another", 10)]
+        assert open_store().get("another") == b"still here"
+
+    def test_a_closed_client_can_be_used_again(self, store: ObjectStore) -> None:
+        for number in range(3):
+            store.put("object", _uniform(number))
+            store.delete("object", keep_room=True)
+            store.close()
+            assert list(store.list()) == []
+        store.close()
+        store.put("object", b"1")
+        assert store.get("object") == b"1"
+
     @pytest.mark.parametrize("key", BAD_KEYS)
     def test_bad_keys_are_refused(self, store: ObjectStore, key: str) -> None:
         calls: list[Callable[[], object]] = [
@@ -292,8 +315,8 @@ class LocalObjectStoreContract:
 
     def test_threads_see_whole_values(self, store: ObjectStore) -> None:
         store.put("object", _uniform(0))
-        *_, torn = run_threads(_write_or_read, [(store, True), (store, False), (store, False)])
-        assert torn == []
+        written, *torn = run_threads(_write_or_read, [(store, True), (store, False), (store, False)])
+        assert written == torn[0] == torn[1] == []
 
 
 class ObjectStoreContract(LocalObjectStoreContract):
@@ -321,7 +344,11 @@ class ObjectStoreContract(LocalObjectStoreContract):
 
     def test_processes_see_whole_values(self, store: ObjectStore, open_store: OpenStore, team: Team) -> None:
         store.put("object", _uniform(0))
-        assert team.run(_write_or_read_elsewhere, [(open_store, True), (open_store, False)])[1] == []
+        assert team.run(_write_or_read_elsewhere, [(open_store, True), (open_store, False), (open_store, False)]) == [
+            [],
+            [],
+            [],
+        ]
 
 
 def _put_all(store: ObjectStore, keys: list[str]) -> None:
@@ -362,15 +389,24 @@ def _uniform(number: int) -> bytes:
 
 
 def _write_or_read(store: ObjectStore, writes: bool) -> list[int]:
-    """The lengths of values that were read and are no whole value of the writer's."""
+    """The lengths of values that were read and are no whole value of the writer's, nor none where one is."""
     torn = []
     for number in range(60):
         if writes:
             store.put("object", _uniform(number))
+            store.put("fleeting", _uniform(number + 1))
+            store.delete("fleeting", keep_room=number % 4 > 0)
             continue
-        found = store.get("object")
-        if found != bytes([found[0]]) * (300_000 + 7 * (found[0] % 3)):
-            torn.append(len(found))
+        for key in ("object", "fleeting"):
+            try:
+                found = store.get(key)
+            except NotFound:
+                if key == "object":
+                    torn.append(0)
+                continue
+            if found != bytes([found[0]]) * (300_000 + 7 * (found[0] % 3)):
+                torn.append(len(found))
+    store.close()
     return torn
 
 

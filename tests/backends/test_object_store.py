@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from smlt.backends.file_staging import MOST_SPARES
 from smlt.backends.file_store import UNLISTED
 from smlt.backends.object_store import FileObjectStore, MemoryObjectStore
-from smlt.core.errors import ConfigError, Conflict, StorageError
+from smlt.core.errors import ConfigError, Conflict, NotFound, StorageError
 from smlt.core.storage import ObjectStore, StoreSpec
 from smlt.testing.object_store import LocalObjectStoreContract, ObjectStoreContract, OpenStore
 from smlt.testing.team import Team
+
+ROOM = bytes(range(250)) * 500
 
 
 class TestMemory(LocalObjectStoreContract):
@@ -140,6 +143,98 @@ class TestFolder(ObjectStoreContract):
         assert store.get("object") == b"old"
         assert [info.key for info in store.list()] == ["object"]
 
+    def test_room_that_is_kept_is_used_again(self, store: ObjectStore, folder: Path) -> None:
+        store.put("a", ROOM)
+        store.put("large", 2 * ROOM)
+        files = {(folder / key).stat().st_ino for key in ("a", "large")}
+        for key in ("a", "large"):
+            store.delete(key, keep_room=True)
+        tags = {store.put("b", ROOM[:-7]), store.put("c", 2 * ROOM + b"more")}
+        assert {(folder / key).stat().st_ino for key in ("b", "c")} == files
+        assert (store.get("b"), store.get("c")) == (ROOM[:-7], 2 * ROOM + b"more")
+        assert len(tags) == 2
+
+    def test_room_that_somebody_looks_at_is_not_used_again(
+        self, store: ObjectStore, open_store: OpenStore, folder: Path
+    ) -> None:
+        store.put("a", ROOM)
+        file = (folder / "a").stat().st_ino
+        seen = open_store().view("a", start=5, length=70_000)
+        part = seen[:10]
+        del seen
+        store.delete("a", keep_room=True)
+        store.put("b", b"x" * len(ROOM))
+        assert part == ROOM[5:15]
+        assert (folder / "b").stat().st_ino != file
+
+    @pytest.mark.parametrize("next_key", ["a", "b"])
+    def test_room_that_is_used_again_before_its_reader_locks_it(
+        self, store: ObjectStore, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, next_key: str
+    ) -> None:
+        store.put("a", ROOM)
+        flock = fcntl.flock
+
+        def use_again_first(file: object, operation: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", flock)
+            store.delete("a", keep_room=True)
+            store.put(next_key, 2 * ROOM)
+            flock(file, operation)
+
+        reader = open_store()
+        monkeypatch.setattr(fcntl, "flock", use_again_first)
+        if next_key == "a":
+            assert reader.get("a") == 2 * ROOM
+        else:
+            with pytest.raises(NotFound):
+                reader.get("a")
+
+    def test_a_reader_does_not_wait_for_room_that_is_kept(
+        self, store: ObjectStore, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.put("a", ROOM)
+        flock = fcntl.flock
+
+        def delete_first(file: object, operation: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", flock)
+            store.delete("a", keep_room=True)
+            flock(file, operation)
+
+        reader = open_store()
+        monkeypatch.setattr(fcntl, "flock", delete_first)
+        with pytest.raises(NotFound):
+            reader.get("a")
+
+    def test_a_file_with_another_name_is_not_used_again(self, store: ObjectStore, folder: Path) -> None:
+        store.put("a", ROOM)
+        (folder / "copy").hardlink_to(folder / "a")
+        store.delete("a", keep_room=True)
+        store.put("b", 2 * ROOM)
+        assert store.get("copy") == ROOM
+
+    def test_little_room_is_kept_and_only_until_the_end(
+        self, store: ObjectStore, open_store: OpenStore, folder: Path
+    ) -> None:
+        for number in range(2 * MOST_SPARES):
+            store.put(f"{number}", ROOM)
+            store.put(f"small/{number}", b"1")
+        for number in range(2 * MOST_SPARES):
+            store.delete(f"small/{number}", keep_room=True)
+            store.delete(f"{number}", keep_room=True)
+        open_store().put("other", b"1")  # a new client sweeps at its first write
+        assert len(list((folder / UNLISTED).glob("staged-*"))) == MOST_SPARES
+        store.close()
+        assert list((folder / UNLISTED).glob("staged-*")) == []
+
+    def test_room_that_a_dead_process_kept_is_swept(
+        self, store: ObjectStore, open_store: OpenStore, folder: Path, team: Team
+    ) -> None:
+        team.start(_keep_room_and_die, open_store, member=0)
+        with pytest.raises(EOFError):
+            team.result(0)
+        assert len(list((folder / UNLISTED).glob("staged-*"))) == 1
+        store.put("b", b"1")
+        assert list((folder / UNLISTED).glob("staged-*")) == []
+
     def test_a_file_in_the_way_of_the_folder(self, store: ObjectStore, folder: Path) -> None:
         folder.parent.mkdir()
         folder.write_bytes(b"")
@@ -157,6 +252,13 @@ class TestFolder(ObjectStoreContract):
     def test_a_name_too_long_for_a_file(self, store: ObjectStore) -> None:
         with pytest.raises(StorageError, match="255"):
             store.put("x" * 300, b"1")
+
+
+def _keep_room_and_die(open_store: OpenStore) -> None:
+    store = open_store()
+    store.put("a", ROOM)
+    store.delete("a", keep_room=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _die_before_the_rename(open_store: OpenStore, key: str) -> None:

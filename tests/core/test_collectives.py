@@ -103,10 +103,10 @@ def test_in_pieces_the_sum_is_the_same(regions: tuple[Region, ...], world_size: 
 
 
 @settings(max_examples=40)
-@given(REGIONS, st.integers(2, 9))
-def test_packed_the_sum_is_the_same(regions: tuple[Region, ...], world_size: int) -> None:
+@given(REGIONS, st.integers(2, 9), st.booleans())
+def test_packed_the_sum_is_the_same(regions: tuple[Region, ...], world_size: int, shows: bool) -> None:
     room = Room()
-    channels = [MemoryChannel(room, rank, shows=False) for rank in range(world_size)]
+    channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
     outcomes = in_threads(
         lambda rank: train(room, channels[rank], regions, rank, world_size, PackedScatterReduce), world_size
     )

@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
+from smlt.backends.channels.object_ahead import ReadAhead
 from smlt.core.errors import ChannelError, NotFound, PeerLost
 from smlt.core.plugins import load_registry
-from smlt.core.storage import Buffer, Channel, ChannelCapabilities, ChannelKey, ChannelSpec, StoreSpec
+from smlt.core.storage import Buffer, Channel, ChannelCapabilities, ChannelKey, ChannelSpec, ObjectStore, StoreSpec
 
 FIRST_PAUSE_S = 0.5e-3
 LONGEST_PAUSE_S = 50e-3
+PAUSE_SHARE = 1 / 8
+"""Of the time waited so far: a value is found at most so much later than it came, and who waits long asks seldom."""
 
 STORE = "store"
 """Option of the spec: the kind of its object store; the other options are the store's own."""
@@ -25,12 +28,14 @@ def spec_for(store: StoreSpec) -> ChannelSpec:
 class ObjectChannel(Channel):
     """A value is an object; who waits for one asks for it again, after pauses that grow from 0.5 ms to 50 ms.
 
-    Meant for few, large values, as of local SGD: each costs a request and its latency.
+    Meant for few, large values, as of local SGD: each costs a request and its latency. What is expected in ranges is
+    asked for at once, where the store is better asked so.
 
     Args:
         spec: as `spec_for` makes it.
         generation, round_number, rank: the address of every key that this client writes.
         clock, sleep: in seconds.
+        open_store: opens the spec's store; None for the registry to do so.
     """
 
     capabilities = ChannelCapabilities(ranged=True, reduces=False, max_value_bytes=None, latency_s=1e-3)
@@ -44,13 +49,17 @@ class ObjectChannel(Channel):
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        open_store: Callable[[StoreSpec], ObjectStore] | None = None,
     ) -> None:
         super().__init__()
         options = {name: value for name, value in spec.options.items() if name != STORE}
-        self._store = load_registry().open_store(StoreSpec(spec.options[STORE], spec.url, options))
+        open_store = open_store or load_registry().open_store
+        self._store = open_store(StoreSpec(spec.options[STORE], spec.url, options))
+        self._ahead = ReadAhead(self._read, self._store.concurrency)
         self._address = (generation, round_number, rank)
         self._clock, self._sleep = clock, sleep
         self._published: set[ChannelKey] = set()
+        self._missed: tuple[ChannelKey, float] | None = None
 
     def _do_put(self, key: ChannelKey, parts: Sequence[Buffer], readers: int | None) -> None:
         if (key.generation, key.round, key.rank) != self._address:
@@ -71,27 +80,38 @@ class ObjectChannel(Channel):
     def _do_view(self, key: ChannelKey, timeout_s: float, offset: int, length: int | None) -> memoryview:
         return self._await(key, timeout_s, offset, length)
 
+    def _do_expect_ranges(self, reads: Sequence[tuple[ChannelKey, int, int]]) -> None:
+        self._ahead.expect((_object_key(key), offset, length) for key, offset, length in reads)
+
     def _do_discard(self, key: ChannelKey) -> None:
         if key in self._published:
             self._published.remove(key)
-            self._store.delete(_object_key(key))
+            self._store.delete(_object_key(key), keep_room=True)
 
     def _do_close(self) -> None:
         """Leave the last words where they are."""
+        self._ahead.close()
+        self._store.close()
 
     def _await(self, key: ChannelKey, timeout_s: float, start: int, length: int | None) -> memoryview:
-        deadline, pause_s = self._clock() + timeout_s, FIRST_PAUSE_S
+        began = since = self._clock()
+        if self._missed is not None and self._missed[0] == key:
+            since = self._missed[1]  # who comes again has been waiting all the time
         while True:
             try:
-                return self._store.view(_object_key(key), start=start, length=length)
+                return self._ahead.take((_object_key(key), start, length))
             except NotFound:
-                left_s = deadline - self._clock()
+                now = self._clock()
+                left_s = began + timeout_s - now
                 if left_s <= 0:
+                    self._missed = (key, since)
                     raise PeerLost(
                         f"rank {key.rank} did not send {key} within {timeout_s:g} s", "is its process alive?"
                     ) from None
-            self._sleep(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            self._sleep(min(left_s, LONGEST_PAUSE_S, max(FIRST_PAUSE_S, (now - since) * PAUSE_SHARE)))
+
+    def _read(self, key: str, start: int, length: int | None) -> memoryview:
+        return self._store.view(key, start=start, length=length)
 
 
 def _object_key(key: ChannelKey) -> str:
