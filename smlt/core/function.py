@@ -215,7 +215,8 @@ class FunctionWorker(Worker):
         training.stepping.commit(cursor.step, loss)
         self._timer.lap("commit")
         examples = training.schedule.size_at(cursor)
-        self._courier.step(self._timer.record(cursor.step, cursor.epoch, loss.mean, examples))
+        record = self._timer.record(cursor.step, cursor.epoch, loss.mean, examples)
+        self._courier.step(replace(record, **self._membership.traffic()._asdict()))
         self._step = cursor.step + 1
         return protocol.Committed(time.monotonic())
 

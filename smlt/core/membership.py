@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 from smlt.core import wire
 from smlt.core.errors import ProtocolError
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.collectives import Seat, all_gather
 from smlt.core.task import TaskShape
+
+
+class Traffic(NamedTuple):
+    """Payload bytes and requests."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    requests: int = 0
 
 
 class Membership:
@@ -22,12 +31,22 @@ class Membership:
     def __init__(self, seat: Seat | None, shape: TaskShape) -> None:
         self._seat, self._shape = seat, shape
         self._exchanges = 0
+        self._counted = Traffic()
         self._gathered: deque[tuple[int, ChannelKey]] = deque()
 
     @property
     def is_alone(self) -> bool:
         """Whether this is the only rank."""
         return self._seat is None
+
+    def traffic(self) -> Traffic:
+        """What the channel has moved since this was last asked."""
+        if self._seat is None:
+            return Traffic()
+        stats = self._seat.channel.stats()
+        now = Traffic(stats.bytes_up, stats.bytes_down, sum(stats.requests.values()))
+        before, self._counted = self._counted, now
+        return Traffic(*(after - earlier for after, earlier in zip(now, before, strict=True)))
 
     def exchanged(self) -> None:
         """All ranks have contributed to one more sum; so all have gathered what was before it, which is forgotten."""

@@ -32,6 +32,7 @@ class StepRecord:
         seconds: from the end of the step before (or the start of the round) to its end.
         compute_s, sync_s, commit_s: forward and backward; synchronisation with its waiting; the optimizer.
         examples: of the global batch.
+        sent_bytes, received_bytes, requests: what the channel moved since the step before.
     """
 
     step: int
@@ -42,6 +43,9 @@ class StepRecord:
     compute_s: float
     sync_s: float
     commit_s: float
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    requests: int = 0
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,23 @@ def test_a_wish_ends_all_ranks_at_the_step_after_the_one_that_voiced_it() -> Non
         assert ranks.course(rank)[-3:] == ["commit 7", "save 8", "leave 8 ended"]
 
 
+def test_with_exchanges_now_and_then_all_is_said_at_one_and_the_last_step_has_one() -> None:
+    job = job_of(steps=11, eval_every="4steps", checkpoint_every="5steps")
+    ranks = ModelRanks(job, world_size=3, exchange_every=5).run()
+    exchanged = [command for command in ranks.commands[1] if isinstance(command, protocol.Exchange)]
+    assert [(command.header.step, command.last) for command in exchanged] == [(4, False), (9, False), (10, True)]
+    assert ranks.steps("commit") == list(range(11))
+    assert ranks.steps("save") == [5, 10, 11]
+    assert ranks.steps("evaluate") == [4, 8, 11]
+
+
+def test_with_exchanges_now_and_then_a_wish_waits_for_one() -> None:
+    job = job_of(steps=100, eval_every="99epochs")
+    ranks = ModelRanks(job, world_size=2, exchange_every=5, wishes={0: 6}).run()
+    for rank in range(2):
+        assert ranks.course(rank)[-3:] == ["commit 9", "save 10", "leave 10 ended"]
+
+
 def test_only_rank_0_voices_a_wish() -> None:
     ranks = ModelRanks(job_of(steps=5), world_size=3, wishes={1: 0, 2: 1}).run()
     assert ranks.steps("commit") == [0, 1, 2, 3, 4]

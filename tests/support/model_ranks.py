@@ -27,6 +27,7 @@ class ModelRanks:
         metrics: what an evaluation after so many steps gives.
         step_s: how long a step takes by rank 0's clock; the other ranks' clocks are wrong.
         cursor, best: what the ranks were built with.
+        exchange_every: steps between two exchanges.
     """
 
     job: Job
@@ -38,11 +39,12 @@ class ModelRanks:
     save_interval_s: float = 30.0
     cursor: Cursor = field(default_factory=Cursor)
     best: float | None = None
+    exchange_every: int = 1
     commands: list[list[Command]] = field(default_factory=list)
 
     def run(self) -> ModelRanks:
         """To the last word of all; `commands` is then each rank's."""
-        rules = Rules(self.job, save_interval_s=self.save_interval_s)
+        rules = Rules(self.job, save_interval_s=self.save_interval_s, exchange_every=self.exchange_every)
         ranks = [RankProtocol(rank, rules) for rank in range(self.world_size)]
         self._now = 0.0
         self.commands = [[] for _ in ranks]
