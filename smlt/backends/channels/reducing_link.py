@@ -103,11 +103,11 @@ class Link:
                     f"the reducing store at {self._address} does not answer", "is its machine overloaded?"
                 )
 
-        status, _, size = self._reply(patience)
+        status, headers, size = self._reply(patience)
+        if headers or size > request.answer_bytes or (status == protocol.MISSING and request.verb != protocol.GET):
+            raise self._nonsense()
         if into is None:
             into, answer = self._room(size)
-        elif size > into.nbytes:
-            raise self._nonsense()
         else:
             into, answer = into[:size], bytearray()
         self._receive(into, patience)

@@ -87,6 +87,11 @@ class Request:
         """What follows."""
         return {PUT: self.size, REDUCE: self.size - self.start}.get(self.verb, 0)
 
+    @property
+    def answer_bytes(self) -> int:
+        """Most that is answered, but for a sum."""
+        return {GET: self.size, STATS: EVERYTHING}.get(self.verb, 0)
+
 
 REQUEST = Struct("<BBHIIIQQd")
 REPLY = Struct("<B3xIQ")
