@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from smlt.core.sync.codecs import CODECS
 from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
+from smlt.core.sync.packed import PackedScatterReduce
 from smlt.core.sync.pieces import PiecewiseScatterReduce
 from smlt.core.task import Array, Region
 from tests.support.channels import MemoryChannel, Patient, Room, in_threads
@@ -21,14 +24,19 @@ def numbers(rank: int, step: int) -> Array:
     return np.random.default_rng([rank, step]).standard_normal(700).astype(np.float32)
 
 
-def sums_of(codec: str, world_size: int, steps: int, numbers=numbers, forget: bool = False) -> list[list[list[Array]]]:
+PATTERNS = {"pieces": partial(PiecewiseScatterReduce, piece_bytes=512), "packed": PackedScatterReduce}
+
+
+def sums_of(
+    codec: str, world_size: int, steps: int, numbers=numbers, pattern: str = "pieces"
+) -> list[list[list[Array]]]:
     """By rank and step, the sums of all regions."""
     room = Room()
 
     def train(rank: int) -> list[list[Array]]:
         channel = MemoryChannel(room, rank, shows=False)
         seat = Seat(channel, (1, 0), rank, world_size, Patient())
-        sums, found = PiecewiseScatterReduce(seat, REGIONS, CODECS[codec], piece_bytes=512), []
+        sums, found = PATTERNS[pattern](seat, REGIONS, CODECS[codec]), []
         for step in range(steps):
             own = sums.contribution(step)
             own[0][:], own[1][:], own[2][:] = numbers(rank, step), rank + 0.1, rank
@@ -41,9 +49,9 @@ def sums_of(codec: str, world_size: int, steps: int, numbers=numbers, forget: bo
 
 
 @settings(max_examples=30)
-@given(st.sampled_from(sorted(CODECS)), st.integers(2, 5))
-def test_all_ranks_have_the_same_sums_and_what_must_be_exact_is(codec: str, world_size: int) -> None:
-    first, *others = sums_of(codec, world_size, 3)
+@given(st.sampled_from(sorted(CODECS)), st.integers(2, 5), st.sampled_from(sorted(PATTERNS)))
+def test_all_ranks_have_the_same_sums_and_what_must_be_exact_is(codec: str, world_size: int, pattern: str) -> None:
+    first, *others = sums_of(codec, world_size, 3, pattern=pattern)
     for other in others:
         for mine, theirs in zip(first[:-1], other[:-1], strict=True):
             assert [each.tobytes() for each in mine] == [each.tobytes() for each in theirs]
@@ -57,10 +65,11 @@ def test_all_ranks_have_the_same_sums_and_what_must_be_exact_is(codec: str, worl
 
 @pytest.mark.parametrize("codec", sorted(CODECS))
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_nothing_is_lost_for_ever(codec: str, world_size: int) -> None:
+@pytest.mark.parametrize("pattern", sorted(PATTERNS))
+def test_nothing_is_lost_for_ever(codec: str, world_size: int, pattern: str) -> None:
     """What all sums lack of the true ones is what the ranks still hold."""
     steps = 6
-    outcomes = sums_of(codec, world_size, steps)
+    outcomes = sums_of(codec, world_size, steps, pattern=pattern)
     got = np.sum([step[0] for step in outcomes[0][:-1]], axis=0, dtype=np.float64)
     held = np.sum([outcome[-1][0] for outcome in outcomes], axis=0, dtype=np.float64)
     wanted = np.sum(

@@ -32,7 +32,7 @@ def collective_for(
         return Overlapped(seat, in_store) if overlap else in_store(seat)
     if can.in_place and codec is None:
         return ScatterReduce(seat, regions)
-    if can.ranged and not can.reduces and codec is None:
-        return PackedScatterReduce(seat, regions)
+    if can.ranged and not can.reduces and not can.in_place:
+        return PackedScatterReduce(seat, regions, codec)
     pieces = partial(PiecewiseScatterReduce, regions=regions, codec=codec)
     return Overlapped(seat, pieces) if overlap else pieces(seat)

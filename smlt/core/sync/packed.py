@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-
-import numpy as np
+from collections.abc import Iterator, Sequence
 
 from smlt.core.errors import PeerLost, ProtocolError
-from smlt.core.storage import Buffer, ChannelKey
-from smlt.core.sync.buckets import ContributionLayout
+from smlt.core.storage import ChannelKey
+from smlt.core.sync.buckets import shard_of, whole
+from smlt.core.sync.codecs import Codec
 from smlt.core.sync.collectives import WAIT_SLICE_S, Collective, Seat, fetch_into
+from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.header import Header
-from smlt.core.sync.values import Piece, add_up, arrays_of, cut, pieces_of, size_of, value_of
+from smlt.core.sync.payload import Packing, Payload
 from smlt.core.task import Array, Region
 
 
@@ -26,62 +26,65 @@ class PackedScatterReduce(Collective):
     Args:
         seat: whose side this is.
         regions: what a contribution consists of.
+        codec: None for numbers as they are.
     """
 
-    def __init__(self, seat: Seat, regions: tuple[Region, ...]) -> None:
+    def __init__(self, seat: Seat, regions: tuple[Region, ...], codec: Codec | None = None) -> None:
         self._seat = seat
-        layout = ContributionLayout(regions, seat.world_size)
-        whole = sum(region.size_bytes for region in regions) + 1
-        self._shards = [pieces_of(layout, owner, whole)[0] for owner in range(seat.world_size)]
-        self._own = [np.zeros(region.elements, region.dtype) for region in regions]
-        self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
-        self._sizes = [size_of(shard) for shard in self._shards]
+        self._payload = Payload(regions, codec)
+        self._shards = [shard_of(whole(regions), regions, owner, seat.world_size) for owner in range(seat.world_size)]
+        self._sizes = [self._payload.packing.size_bytes(shard) for shard in self._shards]
         self._scratch = memoryview(bytearray(max(self._sizes)))
+
+    @staticmethod
+    def cost(regions: Sequence[Region], rank: int, world_size: int, codec: Codec | None = None) -> SyncCost:
+        """What a step costs a rank."""
+        packing = Packing(regions, codec)
+        sizes = [
+            packing.size_bytes(shard_of(whole(regions), regions, owner, world_size)) for owner in range(world_size)
+        ]
+        peers, others = world_size - 1, sum(sizes) - sizes[rank]
+        return SyncCost({"put": 2, "get": 2 * peers}, sum(sizes), peers * sizes[rank] + others, phases=2)
 
     def contribution(self, step: int) -> list[Array]:
         """Zeroed arrays, one a region; what was published two steps before is discarded."""
         for piece in ("grad", "sum"):
             self._seat.channel.discard(self._seat.own_key(step - 2, piece))
-        for array in self._own:
-            array.fill(0)
-        return self._own
+        return self._payload.clear()
 
     def reduce(self, header: Header) -> tuple[Header, Sequence[Array]]:
         """Write the others' shards, add up the own one, write it, and collect the others'."""
         step, own = header.step, self._shards[self._seat.rank]
         others = list(self._others(self._seat.rank))
-        self._seat.channel.put(self._seat.own_key(step, "grad"), self._for_others(header))
+        packed = self._payload.outgoing(header, *(self._shards[owner] for owner in others))
+        self._seat.channel.put(self._seat.own_key(step, "grad"), packed)
         self._expect(step, "grad", [(peer, self._offset_in(peer), self._sizes[self._seat.rank]) for peer in others])
-        totals = arrays_of(own, self._sums)
-        merged = add_up(totals, self._contributions(header, own, totals))
-        self._seat.channel.put(self._seat.own_key(step, "sum"), value_of(merged, own, self._sums))
+        merged, total = self._payload.add_up(own, self._contributions(header))
+        self._seat.channel.put(self._seat.own_key(step, "sum"), total)
         self._expect(step, "sum", [(owner, 0, self._sizes[owner]) for owner in others])
         for owner in others:
-            shard = self._shards[owner]
             value = self._see(self._seat.key(step, "sum", owner), 0, self._sizes[owner])
             if value[: Header.SIZE] != merged.packed():
                 raise ProtocolError(f"rank {owner} merged other headers at step {step}")
-            targets = arrays_of(shard, self._sums)
-            for target, part in zip(targets, cut(value, shard, targets), strict=True):
-                np.copyto(target, part)
-        return merged, self._sums
+            self._payload.collect(self._shards[owner], value)
+        return merged, self._payload.sums
 
-    def _for_others(self, header: Header) -> list[Buffer]:
-        parts: list[Buffer] = []
-        for owner in self._others(self._seat.rank):
-            parts += value_of(header, self._shards[owner], self._own)
-        return parts
+    def commit(self) -> None:
+        """What a codec lost is made up for in the next step."""
+        self._payload.commit()
 
-    def _contributions(
-        self, header: Header, own: Piece, totals: Sequence[Array]
-    ) -> Iterator[tuple[Header, Iterable[Array]]]:
+    def private(self) -> dict[str, Array]:
+        """What a codec lost."""
+        return self._payload.private()
+
+    def _contributions(self, header: Header) -> Iterator[tuple[Header, memoryview | None]]:
         for peer in range(self._seat.world_size):
             if peer == self._seat.rank:
-                yield header, arrays_of(own, self._own)
+                yield header, None
             else:
                 key = self._seat.key(header.step, "grad", peer)
                 value = self._see(key, self._offset_in(peer), self._sizes[self._seat.rank])
-                yield Header.unpack(value), cut(value, own, totals)
+                yield Header.unpack(value), value
 
     def _others(self, rank: int) -> Iterator[int]:
         return (owner for owner in range(self._seat.world_size) if owner != rank)

@@ -92,22 +92,24 @@ class Payload:
         """What was lost up to the last commit, by region."""
         return {f"residual/{number}": array for number, array in self._lost.items()}
 
-    def outgoing(self, header: Header, piece: Bucket) -> list[Buffer]:
-        """The parts of a value that carries a piece of the contribution; valid until the next call.
+    def outgoing(self, header: Header, *pieces: Bucket) -> list[Buffer]:
+        """The parts of a value of pieces of the contribution, each behind a header; valid until the next call.
 
         To be called once a step for every piece that is not of the own shard.
         """
-        parts: list[Buffer] = [header.packed()]
-        room = self._room_for(piece)
-        for span in piece:
-            numbers = _at(self.own, span)
-            if codec := self.packing.codec_of(span):
-                numbers += _at(self._lost, span)
-                encoded, room = _split(room, self.packing.span_bytes(span))
-                codec.encode_with_feedback(numbers, encoded)
-                parts.append(encoded)
-            else:
-                parts.append(numbers.data.cast("B"))
+        parts: list[Buffer] = []
+        room = self._room_for(*pieces)
+        for piece in pieces:
+            parts.append(header.packed())
+            for span in piece:
+                numbers = _at(self.own, span)
+                if codec := self.packing.codec_of(span):
+                    numbers += _at(self._lost, span)
+                    encoded, room = _split(room, self.packing.span_bytes(span))
+                    codec.encode_with_feedback(numbers, encoded)
+                    parts.append(encoded)
+                else:
+                    parts.append(numbers.data.cast("B"))
         return parts
 
     def add_up(
@@ -178,8 +180,8 @@ class Payload:
             else:
                 yield total.data.cast("B")
 
-    def _room_for(self, piece: Bucket) -> memoryview:
-        size = self.packing.size_bytes(piece)
+    def _room_for(self, *pieces: Bucket) -> memoryview:
+        size = sum(map(self.packing.size_bytes, pieces))
         if self._encoded.nbytes < size and self._lost:
             self._encoded = memoryview(bytearray(size))
         return self._encoded
