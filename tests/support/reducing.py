@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from smlt.backends.channels.reducing_protocol import Address
+from smlt.backends.channels.reducing_server import ReducingServer
 from smlt.core.storage import ChannelSpec
+from smlt.testing.channel import PATIENCE_S
 from smlt.testing.channel.relay import HOST, Relay
 
 TOKEN = "a token of the tests"
@@ -51,3 +55,44 @@ class Cutter(Relay):
         address = Address.parse(url)
         super().__init__((address.host, address.port), up=up, down=down)
         self.url = f"tcp://{HOST}:{self.port}"
+
+
+@contextmanager
+def in_this_process(server: ReducingServer) -> Iterator[ChannelSpec]:
+    """Serve in a thread, until the end of the block or of the server."""
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield ChannelSpec("reducing", str(server.address))
+    finally:
+        server.stop()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def anywhere() -> Address:
+    return Address("127.0.0.1")
+
+
+def connect(spec: ChannelSpec) -> socket.socket:
+    address = Address.parse(spec.url)
+    return socket.create_connection((address.host, address.port), PATIENCE_S)
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """What it says until it hangs up."""
+    heard = b""
+    try:
+        while more := connection.recv(1 << 16):
+            heard += more
+    except ConnectionResetError:
+        pass
+    return heard
+
+
+def all_that_comes_of(connection: socket.socket, said: bytes) -> bytes:
+    """What the other side answers until it hangs up, which it may do at once."""
+    with suppress(OSError):
+        connection.sendall(said)
+        connection.shutdown(socket.SHUT_WR)
+    return all_of(connection)
