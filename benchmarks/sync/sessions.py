@@ -37,6 +37,7 @@ RATIOS: dict[str, dict[int, tuple[float | None, float]]] = {
 FACTORS: dict[tuple[str, str], dict[int, tuple[float | None, float | None]]] = {
     ("lambdaml", "redis"): {2: (6, 8), 4: (3.5, 5)},
     ("lambdaml", "reducing"): {4: (6, None)},
+    ("lambdaml-hiredis", "redis"): {},
     ("lambdaml-hscan", "redis"): {},
     ("redis-py", "redis"): {},
 }
@@ -50,7 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=1, help="how many to add to the file")
     parser.add_argument("--out", type=Path, required=True, help="the file (JSON)")
-    for flag, default in (("workers", "2,4,8"), ("megabytes", "46"), ("rounds", "15"), ("peers", "gloo,lambdaml")):
+    for flag, default in (
+        ("workers", "2,4,8"),
+        ("megabytes", "46"),
+        ("rounds", "15"),
+        ("peers", "gloo,lambdaml,lambdaml-hiredis,redis-py"),
+    ):
         parser.add_argument(f"--{flag}", default=default, help=f"as in smlt bench sync; {default} unless given")
     parser.add_argument("--channels", help="as in smlt bench sync; all that can run here unless given")
     asked = vars(parser.parse_args())

@@ -8,7 +8,8 @@ for the N - 1 pieces of the own shard, get, `chunk = chunk + piece` and delete f
 looking for the others' in the same way, and `np.concatenate` once a shard.
 
 Repaired: the published path over Redis does not run (`obj["Key"]` and `.read()` of bytes, deleting the letters of a
-key). Better for it than there: one connection that is kept, hiredis, and old sums are deleted where no time counts.
+key). Better for it than there: one connection that is kept, and old sums are deleted where no time counts. Its
+requirements.txt names redis alone, hence a client without hiredis; a third form below has it.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class ScatterReduce(RedisPeer):
 class LambdaML(ScatterReduce):
     """Better than it was published: each key is known and asked for by GET, and values are plain strings."""
 
+    plain = True
+
     def _do_put(self, bucket: str, name: str, data: bytes) -> None:
         self._client.set(self._key(bucket, name), data, ex=TTL_S)
 
@@ -86,8 +89,16 @@ class LambdaML(ScatterReduce):
                 yield name, np.frombuffer(data, np.float32)
 
 
+class LambdaMLHiredis(LambdaML):
+    """Better still: the client's parser is hiredis, which LambdaML does not ask for."""
+
+    plain = False
+
+
 class LambdaMLScan(ScatterReduce):
     """As it was published: a bucket is a hash, and looking into it is HSCAN, which downloads all its values."""
+
+    plain = True
 
     def _do_put(self, bucket: str, name: str, data: bytes) -> None:
         self._client.hset(self._key(bucket), name, data)

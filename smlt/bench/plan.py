@@ -10,10 +10,11 @@ from smlt.bench.redis_server import INSTALL, find_server
 from smlt.bench.request import Request
 from smlt.core.errors import ConfigError
 
-OVER_REDIS = ("redis", "lambdaml", "lambdaml-hscan", "redis-py")
+OVER_REDIS = ("redis", "lambdaml", "lambdaml-hiredis", "lambdaml-hscan", "redis-py")
 PACKAGES = {
     "gloo": (("torch",), "pip install 'smlt[torch]', or leave it out: --peers lambdaml"),
     "lambdaml": (("redis",), "pip install 'smlt[bench]'"),
+    "lambdaml-hiredis": (("redis", "hiredis"), "pip install 'smlt[bench]'"),
     "lambdaml-hscan": (("redis",), "pip install 'smlt[bench]'"),
     "redis-py": (("redis", "hiredis"), "pip install 'smlt[bench]'"),
 }

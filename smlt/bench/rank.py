@@ -81,7 +81,7 @@ def _take(turn: Turn, variant: Variant, own: NDArray[np.int16], exact: Vector, l
 def open_variants(seating: Seating, stack: ExitStack) -> Mapping[str, Variant]:
     """All variants by their name, closed with the stack."""
     from smlt.bench.gloo import Gloo
-    from smlt.bench.lambdaml import LambdaML, LambdaMLScan
+    from smlt.bench.lambdaml import LambdaML, LambdaMLHiredis, LambdaMLScan
     from smlt.bench.redis_py import RedisPy
 
     rank, world_size, elements = seating.rank, seating.world_size, seating.elements
@@ -93,6 +93,7 @@ def open_variants(seating: Seating, stack: ExitStack) -> Mapping[str, Variant]:
         found[name] = ChannelVariant(channel, rank, world_size, elements)
     over_redis: dict[str, Callable[..., Variant]] = {
         "lambdaml": LambdaML,
+        "lambdaml-hiredis": LambdaMLHiredis,
         "lambdaml-hscan": LambdaMLScan,
         "redis-py": RedisPy,
     }

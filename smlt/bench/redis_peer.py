@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,18 +23,27 @@ class RedisMeeting:
     prefix: str
 
 
-def connect(url: str, **options: Any) -> Any:
-    """A client of redis-py, with hiredis where it is installed, that waits as long as it takes.
+def connect(url: str, *, plain: bool = False, **options: Any) -> Any:
+    """A client of redis-py that waits as long as it takes.
+
+    With hiredis where it is installed, unless `plain`: then as `pip install redis` alone makes it.
 
     One connection throughout: taking it from a pool for each command costs a system call more.
     """
     import redis
 
+    if plain:
+        from redis._parsers import _RESP2Parser
+
+        options |= {"parser_class": _RESP2Parser, "protocol": 2}
     return redis.Redis.from_url(url, single_connection_client=True, socket_timeout=None, **options)
 
 
 class RedisPeer(Variant):
     """Scatter-reduce through Redis: each rank owns a shard, as even as can be."""
+
+    plain: ClassVar[bool] = False
+    """Whether the client is redis-py without hiredis."""
 
     def __init__(self, meeting: RedisMeeting, rank: int, world_size: int, elements: int) -> None:
         self._meeting = meeting
@@ -43,7 +52,7 @@ class RedisPeer(Variant):
         self._own: Vector = np.zeros(elements, np.float32)
         self._shards = np.array_split(self._own, world_size)
         self._stats = ChannelStats()
-        self._client = connect(meeting.url)
+        self._client = connect(meeting.url, plain=self.plain)
 
     def prepare(self, step: int) -> Vector:
         """This rank's vector; the sum that it published in the step before is forgotten here, where no time counts."""

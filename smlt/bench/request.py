@@ -10,7 +10,7 @@ from typing import TypeVar
 from smlt.backends.channels.redis_address import addresses_of
 from smlt.core.errors import ConfigError, Problem, nearest
 
-PEERS = ("gloo", "lambdaml", "lambdaml-hscan", "redis-py")
+PEERS = ("gloo", "lambdaml", "lambdaml-hiredis", "lambdaml-hscan", "redis-py")
 
 ELEMENT_BYTES = 4
 """Vectors are float32, as gradients are."""
