@@ -249,6 +249,7 @@ class Channel(ABC):
     Contract, each sentence of it tested by `smlt.testing.ChannelContract`:
 
     * `put` publishes a value atomically and wakes whoever waits for it; it never waits for a reader.
+    * A value is seen whole or not at all, even if its writer is killed or an answer breaks off.
     * A key is written once; writing it again raises `ChannelError`.
     * `get_into` waits until the value is there, for `timeout_s` at most, then raises `PeerLost`.
     * Any number of ranks may read a value, any number of times, until its writer discards it.
@@ -256,6 +257,9 @@ class Channel(ABC):
       must then stay unchanged until it is discarded.
     * After `close` every method raises `ChannelError`. What this client published stays for those who have read
       something of it before: whoever leaves last words and goes is heard. A backend's `clean` removes the rest.
+    * A client whose server is gone, or another one by now, raises a `ChannelError` that is no `PeerLost`, at once and
+      from then on; a new round opens another client (`ServedChannelContract`).
+    * What a stranger wrote where a value belongs is never that value, where strangers can write (`StrangerContract`).
 
     One client belongs to one rank in one round and is used by one thread.
     """
