@@ -10,8 +10,11 @@ import pytest
 
 from smlt.core.errors import ProtocolError
 from smlt.core.storage import ChannelKey
-from smlt.core.sync.collectives import ScatterReduce, Seat, wait_for
+from smlt.core.sync.collectives import Collective, ScatterReduce, Seat, wait_for
+from smlt.core.sync.gathered import GatheredSum
 from smlt.core.sync.header import Header
+from smlt.core.sync.packed import PackedScatterReduce
+from smlt.core.sync.pieces import PiecewiseScatterReduce
 from smlt.core.task import Region
 from tests.support.channels import MemoryChannel, Room, in_threads
 
@@ -27,11 +30,13 @@ def give_up(piece: str, peer: int) -> None:
     raise GaveUpError(piece, peer)
 
 
-def reduced(room: Room, header_of: Callable[[int], Header], world_size: int = 3) -> list[Any]:
+def reduced(
+    room: Room, header_of: Callable[[int], Header], world_size: int = 3, pattern: type[Collective] = ScatterReduce
+) -> list[Any]:
     """What one step came to on each rank."""
 
     def step(rank: int) -> Any:
-        sums = ScatterReduce(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, give_up), REGIONS)
+        sums = pattern(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, give_up), REGIONS)
         sums.contribution(4)[0][:] = rank
         return sums.reduce(header_of(rank))
 
@@ -45,8 +50,9 @@ def value(header: Header, size: int = SIZE) -> bytes:
     return bytes(memory)
 
 
-def test_states_that_differ_stop_every_rank() -> None:
-    for outcome in reduced(Room(), lambda rank: Header(4, digest=1 + rank % 2)):
+@pytest.mark.parametrize("pattern", [ScatterReduce, PackedScatterReduce, PiecewiseScatterReduce, GatheredSum])
+def test_states_that_differ_stop_every_rank(pattern: type[Collective]) -> None:
+    for outcome in reduced(Room(), lambda rank: Header(4, digest=1 + rank % 2), pattern=pattern):
         assert isinstance(outcome, ProtocolError)
         assert "states differ before step 4" in outcome.message
 

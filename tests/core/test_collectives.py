@@ -4,78 +4,19 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.buckets import ContributionLayout
-from smlt.core.sync.choice import collective_for
 from smlt.core.sync.codecs import CODECS, codec_named
 from smlt.core.sync.collectives import Collective, ScatterReduce, Seat, all_gather
-from smlt.core.sync.header import Header
 from smlt.core.sync.packed import PackedScatterReduce
 from smlt.core.sync.pieces import PiecewiseScatterReduce
-from smlt.core.task import Array, Region
+from smlt.core.task import Region
 from tests.support.channels import MemoryChannel, Patient, Room, in_threads
-
-STEPS = 5
-REGIONS = st.lists(
-    st.builds(Region, st.sampled_from(["float32", "float64", "int64"]), st.integers(0, 70), st.booleans()),
-    min_size=1,
-    max_size=4,
-).map(tuple)
-
-
-def contribution_of(regions: tuple[Region, ...], rank: int, step: int) -> list[Array]:
-    """Numbers whose sum depends on the order in which they are added."""
-    rng = np.random.default_rng([rank, step])
-    return [
-        rng.integers(-(2**62), 2**62, region.elements)
-        if region.dtype == "int64"
-        else (rng.standard_normal(region.elements) * 10.0 ** rng.integers(-8, 8, region.elements)).astype(region.dtype)
-        for region in regions
-    ]
-
-
-def sum_in_rank_order(regions: tuple[Region, ...], world_size: int, step: int) -> list[bytes]:
-    total = contribution_of(regions, 0, step)
-    for rank in range(1, world_size):
-        total = [before + more for before, more in zip(total, contribution_of(regions, rank, step), strict=True)]
-    return [array.tobytes() for array in total]
-
-
-def train(
-    room: Room,
-    channel: MemoryChannel | None,
-    regions: tuple[Region, ...],
-    rank: int,
-    world_size: int,
-    pattern=collective_for,
-):
-    """Some steps of one rank: merged headers and the bytes of the sums."""
-    seat = None if channel is None else Seat(channel, (1, 0), rank, world_size, Patient())
-    sums = pattern(seat, regions)
-    found = []
-    for step in range(STEPS):
-        memory = sums.contribution(step)
-        assert all(not array.any() for array in memory)
-        for array, values in zip(memory, contribution_of(regions, rank, step), strict=True):
-            array[:] = values
-        merged, totals = sums.reduce(Header(step, end=rank, digest=7, loss_sum=float(rank), weight=1.0))
-        found.append((merged, [total.tobytes() for total in totals]))
-    return found
-
-
-def check(outcomes: list, regions: tuple[Region, ...], world_size: int) -> None:
-    loss = float(sum(range(world_size)))
-    expected = [
-        (Header(step, world_size - 1, 0, 7, loss, float(world_size)), sum_in_rank_order(regions, world_size, step))
-        for step in range(STEPS)
-    ]
-    for outcome in outcomes:
-        assert outcome == expected
+from tests.support.sums import REGIONS, STEPS, check, train
 
 
 @settings(max_examples=40)
@@ -85,9 +26,7 @@ def test_the_sum_is_the_one_in_rank_order_bit_for_bit(
 ) -> None:
     room = Room()
     channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
-    outcomes = in_threads(
-        lambda rank: train(room, channels[rank], regions, rank, world_size, ScatterReduce), world_size
-    )
+    outcomes = in_threads(lambda rank: train(channels[rank], regions, rank, world_size, ScatterReduce), world_size)
     check(outcomes, regions, world_size)
 
 
@@ -97,7 +36,7 @@ def test_in_pieces_the_sum_is_the_same(regions: tuple[Region, ...], world_size: 
     room = Room()
     channels = [MemoryChannel(room, rank, shows=False) for rank in range(world_size)]
     pattern = functools.partial(PiecewiseScatterReduce, piece_bytes=piece_bytes)
-    outcomes = in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size, pattern), world_size)
+    outcomes = in_threads(lambda rank: train(channels[rank], regions, rank, world_size, pattern), world_size)
     check(outcomes, regions, world_size)
     assert not [key for key in room.published() if key.step < STEPS - 2]
 
@@ -108,7 +47,7 @@ def test_packed_the_sum_is_the_same(regions: tuple[Region, ...], world_size: int
     room = Room()
     channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
     outcomes = in_threads(
-        lambda rank: train(room, channels[rank], regions, rank, world_size, PackedScatterReduce), world_size
+        lambda rank: train(channels[rank], regions, rank, world_size, PackedScatterReduce), world_size
     )
     check(outcomes, regions, world_size)
     assert {key.step for key in room.published()} == {STEPS - 2, STEPS - 1}
@@ -118,7 +57,7 @@ def test_packed_the_sum_is_the_same(regions: tuple[Region, ...], world_size: int
 
 @given(REGIONS)
 def test_a_single_rank_needs_no_channel(regions: tuple[Region, ...]) -> None:
-    check([train(Room(), None, regions, 0, 1)], regions, 1)
+    check([train(None, regions, 0, 1)], regions, 1)
 
 
 @pytest.mark.parametrize("shows", [True, False])
@@ -134,14 +73,14 @@ def test_what_a_slow_rank_still_reads_is_left_alone(slow: int, shows: bool) -> N
 
     room.before_read = linger
     channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
-    outcomes = in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size), world_size)
+    outcomes = in_threads(lambda rank: train(channels[rank], regions, rank, world_size), world_size)
     check(outcomes, regions, world_size)
 
 
 def test_values_are_forgotten_two_steps_later() -> None:
     room, regions = Room(), (Region("float32", 10),)
     channels = [MemoryChannel(room, rank) for rank in range(3)]
-    in_threads(lambda rank: train(room, channels[rank], regions, rank, 3), 3)
+    in_threads(lambda rank: train(channels[rank], regions, rank, 3), 3)
     assert {key.step for key in room.published()} == {STEPS - 2, STEPS - 1}
 
 
@@ -150,7 +89,7 @@ def test_values_are_forgotten_two_steps_later() -> None:
 def test_requests_and_bytes_are_those_of_the_docstring(world_size: int, shows: bool) -> None:
     room, regions = Room(), (Region("float32", 1000), Region("float64", 50))
     channels = [MemoryChannel(room, rank, shows=shows) for rank in range(world_size)]
-    in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size, ScatterReduce), world_size)
+    in_threads(lambda rank: train(channels[rank], regions, rank, world_size, ScatterReduce), world_size)
     layout = ContributionLayout(regions, world_size)
     shards = [layout.shard_bytes(layout.shard(rank)) for rank in range(world_size)]
     for rank, channel in enumerate(channels):
@@ -187,7 +126,7 @@ def test_in_pieces_requests_and_bytes_are_what_the_pattern_says(
     def pattern(seat: Seat, regions: tuple[Region, ...]) -> Collective:
         return PiecewiseScatterReduce(seat, regions, *options)
 
-    in_threads(lambda rank: train(room, channels[rank], regions, rank, world_size, pattern), world_size)
+    in_threads(lambda rank: train(channels[rank], regions, rank, world_size, pattern), world_size)
     for rank, channel in enumerate(channels):
         cost, stats = PiecewiseScatterReduce.cost(regions, rank, world_size, *options), channel.stats()
         assert stats.requests == {verb: STEPS * count for verb, count in cost.requests.items()}

@@ -56,10 +56,10 @@ class MemoryChannel(Channel):
     discarded one is overwritten at once.
     """
 
-    def __init__(self, room: Room, rank: int, *, shows: bool = True) -> None:
+    def __init__(self, room: Room, rank: int, *, shows: bool = True, ranged: bool = True) -> None:
         super().__init__()
         self.capabilities = ChannelCapabilities(
-            ranged=True, reduces=False, max_value_bytes=None, latency_s=1e-6, in_place=shows
+            ranged=ranged, reduces=False, max_value_bytes=None, latency_s=1e-6, in_place=shows
         )
         self._room, self._rank, self._shows = room, rank, shows
         self._own: set[ChannelKey] = set()

@@ -11,6 +11,7 @@ import numpy as np
 from smlt.core.errors import PeerLost, ProtocolError
 from smlt.core.storage import Channel, ChannelKey
 from smlt.core.sync.buckets import ContributionLayout
+from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.header import Header, merge
 from smlt.core.task import Array, Region
 
@@ -96,6 +97,11 @@ class Alone(Collective):
     def __init__(self, regions: tuple[Region, ...]) -> None:
         self._arrays = [np.zeros(region.elements, region.dtype) for region in regions]
 
+    @staticmethod
+    def cost(regions: Sequence[Region], rank: int = 0, world_size: int = 1) -> SyncCost:
+        """Nothing travels."""
+        return SyncCost({}, 0, 0, phases=0)
+
     def contribution(self, step: int) -> list[Array]:
         """The arrays, zeroed."""
         for array in self._arrays:
@@ -132,6 +138,14 @@ class ScatterReduce(Collective):
         self._contributions = [seat.channel.allocate(self._layout.size_bytes) for _ in range(2)]
         self._reduced = [seat.channel.allocate(shard_bytes) for _ in range(2)]
         self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
+
+    @staticmethod
+    def cost(regions: Sequence[Region], rank: int, world_size: int) -> SyncCost:
+        """What a step costs a rank; bytes that are only looked at, in place, count as down."""
+        layout, peers = ContributionLayout(tuple(regions), world_size), world_size - 1
+        shards = [layout.shard_bytes(layout.shard(owner)) for owner in range(world_size)]
+        down = peers * layout.size_bytes + sum(shards) - shards[rank]
+        return SyncCost({"put": 2, "get": 2 * peers}, layout.size_bytes + shards[rank], down, phases=2)
 
     def contribution(self, step: int) -> list[Array]:
         """Zeroed arrays over memory that the peers will read; that of step - 2, of which nobody needs anything now."""
@@ -194,11 +208,7 @@ class ScatterReduce(Collective):
     def _read(self, step: int, piece: str, peer: int, size: int) -> memoryview:
         key = self._seat.key(step, piece, peer)
         value = wait_for(self._seat.channel, key, self._seat.patience)
-        if value.nbytes != size:
-            raise ProtocolError(
-                f"rank {peer} sent {value.nbytes} bytes at step {step}, {size} were expected",
-                "do all ranks build the same model?",
-            )
+        check_size(key, value.nbytes, size)
         return value
 
 
@@ -224,11 +234,38 @@ def fetch_into(channel: Channel, key: ChannelKey, out: memoryview, patience: Pat
             break
         except PeerLost:
             patience(key.piece, key.rank)
-    if copied != out.nbytes:
+    check_size(key, copied, out.nbytes)
+
+
+def read(channel: Channel, key: ChannelKey, room: memoryview, patience: Patience, offset: int = 0) -> memoryview:
+    """A peer's value from `offset` on, as much as `room` holds; where it lies if the channel shows it, else in `room`.
+
+    Asks `patience` while it is not there. To see that a value is no longer than it should be, give room for one more.
+    """
+    while True:
+        try:
+            seen = channel.view(key, timeout_s=WAIT_SLICE_S, offset=offset, length=room.nbytes)
+            if seen is not None:
+                return seen
+            return room[: channel.get_into(key, room, timeout_s=WAIT_SLICE_S, offset=offset)]
+        except PeerLost:
+            patience(key.piece, key.rank)
+
+
+def check_size(key: ChannelKey, found: int, expected: int) -> None:
+    """Raise ProtocolError if a peer's value is of another size."""
+    if found != expected:
+        sent = f"{found} bytes" if found < expected else f"{found} bytes or more"
         raise ProtocolError(
-            f"rank {key.rank} sent {copied} bytes at step {key.step}, {out.nbytes} were expected",
+            f"rank {key.rank} sent {sent} at step {key.step}, {expected} were expected",
             "do all ranks build the same model?",
         )
+
+
+def all_gather_cost(sizes_bytes: Sequence[int], rank: int) -> SyncCost:
+    """What `all_gather` costs a rank, where each rank's value is of such a size."""
+    own = sizes_bytes[rank]
+    return SyncCost({"put": 1, "get": len(sizes_bytes) - 1}, own, sum(sizes_bytes) - own, phases=1)
 
 
 def all_gather(seat: Seat, own: bytes, step: int, piece: str) -> list[bytes]:
