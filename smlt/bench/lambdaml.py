@@ -3,9 +3,9 @@
 Source: "Towards Demystifying Serverless Machine Learning Training" (SIGMOD 2021, arXiv 2105.07806) and its code,
 github.com/DS3Lab/LambdaML at e7d466e, communicator/redis_primitive.py, `reduce_scatter_batch`.
 
-As there: redis-py on one connection, everything in turn; N - 1 puts of `tobytes()` of a slice, looking without pause
-for the N - 1 pieces of the own shard, get, `chunk = chunk + piece` and delete for each, one put of the reduced shard,
-looking for the others' in the same way, and `np.concatenate` once a shard.
+As there: redis-py on one connection, everything in turn; N - 1 puts of a slice, looking without pause for the N - 1
+pieces of the own shard, get, `chunk = chunk + piece` and delete for each, one put of the reduced shard, looking for
+the others' in the same way, and `np.concatenate` once a shard. Slices are pickled, as its models are (`*_nn`).
 
 Repaired: the published path over Redis does not run (`obj["Key"]` and `.read()` of bytes, deleting the letters of a
 key). Better for it than there: one connection that is kept, and old sums are deleted where no time counts. Its
@@ -14,6 +14,7 @@ requirements.txt names redis alone, hence a client without hiredis; a third form
 
 from __future__ import annotations
 
+import pickle
 from abc import abstractmethod
 from collections.abc import Iterator
 
@@ -50,9 +51,16 @@ class ScatterReduce(RedisPeer):
         self._delete(SUMS, f"{self._rank}_{step}")
 
     def _put(self, bucket: str, name: str, vector: Vector) -> None:
-        data = vector.tobytes()
-        self._do_put(bucket, name, data)
-        self._stats.count("put", up=len(data))
+        self._do_put(bucket, name, self._packed(vector))
+        self._stats.count("put", up=vector.nbytes)
+
+    def _packed(self, vector: Vector) -> bytes:
+        return pickle.dumps(vector)
+
+    def _unpacked(self, data: bytes) -> Vector:
+        vector: Vector = pickle.loads(data)
+        self._stats.count("get", down=vector.nbytes)
+        return vector
 
     @abstractmethod
     def _do_put(self, bucket: str, name: str, data: bytes) -> None: ...
@@ -84,15 +92,21 @@ class LambdaML(ScatterReduce):
                 if data is None:
                     self._stats.count("miss")
                     continue
-                self._stats.count("get", down=len(data))
                 names.remove(name)
-                yield name, np.frombuffer(data, np.float32)
+                yield name, self._unpacked(data)
 
 
 class LambdaMLHiredis(LambdaML):
-    """Better still: the client's parser is hiredis, which LambdaML does not ask for."""
+    """Better still: the client's parser is hiredis, which LambdaML does not ask for, and slices are plain bytes."""
 
     plain = False
+
+    def _packed(self, vector: Vector) -> bytes:
+        return vector.tobytes()
+
+    def _unpacked(self, data: bytes) -> Vector:
+        self._stats.count("get", down=len(data))
+        return np.frombuffer(data, np.float32)
 
 
 class LambdaMLScan(ScatterReduce):
@@ -113,6 +127,5 @@ class LambdaMLScan(ScatterReduce):
             self._stats.count("scan", down=sum(map(len, found.values())))
             for name in sorted(names & {field.decode() for field in found}):
                 data = self._client.hget(self._key(bucket), name)
-                self._stats.count("get", down=len(data))
                 names.remove(name)
-                yield name, np.frombuffer(data, np.float32)
+                yield name, self._unpacked(data)

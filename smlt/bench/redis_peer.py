@@ -64,7 +64,7 @@ class RedisPeer(Variant):
         """Delete the sum that this rank published in a step, if there was such a step."""
 
     def _key(self, *words: object) -> str:
-        return self._meeting.prefix + "_".join(map(str, words))
+        return self._meeting.prefix + "_".join(map(str, (type(self).__name__, *words)))
 
     def stats(self) -> ChannelStats:
         """Counted here: one a command that moves a vector's bytes or looks for them."""
