@@ -47,7 +47,7 @@ class ChannelVariant(Variant):
     def __init__(self, channel: Channel, rank: int, world_size: int, elements: int) -> None:
         self._channel = channel
         seat = Seat(channel, (1, 0), rank, world_size, lambda piece, peer: None)
-        self._collective = collective_for(seat, (Region("float32", elements),))
+        self._collective = collective_for(seat, (Region("float32", elements),), overlap=False)
 
     def prepare(self, step: int) -> Vector:
         """Where a backward pass would compute its gradients."""
