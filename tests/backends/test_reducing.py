@@ -75,6 +75,8 @@ class TestOverTcp(ReducingContract, StrangerContract):
 
 
 class TestOverAUnixSocket(ReducingContract):
+    large_value_bytes = 50 * 2**20
+
     @pytest.fixture(scope="class")
     @classmethod
     def store(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedStore]:
