@@ -63,10 +63,7 @@ def test_replies_are_never_swapped_or_lost(server: Valkey, data: st.DataObject) 
                 timeout_s = PATIENCE_S if step in there else data.draw(st.sampled_from([0, 0.001]))
                 try:
                     found = _read(reader, step, timeout_s)
-                except (
-                    ChannelError
-                ) as error:  # discarded between the reader's two requests, after which it is of no use
-                    assert "vanished" in error.message
+                except ChannelError:  # discarded between the reader's two requests, who is of no use any more
                     assert step in gone
                     return
                 # What was asked for ahead may have been sent before it was discarded.
