@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smlt.backends.function_process import die_with_parent, how_it_ended
+from smlt.backends.local.backend import cores as cores_at_hand
 from smlt.core.errors import JobFailed
 
 if TYPE_CHECKING:
@@ -27,6 +30,11 @@ TOLERANCE = 1e-4
 """Of the largest change of a parameter: what fp32 sums in another order may differ by after the warm-ups."""
 
 
+def end_on_sigterm() -> None:
+    """Let a termination unwind the stack, as Ctrl-C does: what was started is then ended and removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 class Lap(NamedTuple):
     """One rank's step: when it began and ended, by a clock of all processes, and the bytes that went and came."""
 
@@ -35,6 +43,25 @@ class Lap(NamedTuple):
     up: int
     down: int
     cpu_s: float
+
+
+def span_ms(laps: Sequence[Lap]) -> float:
+    """Of one round: from the first rank's start to the last one's end."""
+    return (max(lap.end_s for lap in laps) - min(lap.start_s for lap in laps)) * 1e3
+
+
+def figures(rounds: Sequence[Sequence[Lap]]) -> dict[str, float]:
+    """What every row says of its rounds; `cores_used` is near 1 where ranks only compute and nobody else does."""
+    cores = min(len(rounds[0]), cores_at_hand())
+    cpu_ms = [sum(lap.cpu_s for lap in laps) * 1e3 for laps in rounds]
+    spans_ms = [span_ms(laps) for laps in rounds]
+    return {
+        "rounds": len(rounds),
+        "median_ms": statistics.median(spans_ms),
+        "fastest_ms": min(spans_ms),
+        "worker_cpu_ms": statistics.median(cpu_ms),
+        "cores_used": statistics.median(cpu / span / cores for cpu, span in zip(cpu_ms, spans_ms, strict=True)),
+    }
 
 
 class Plan(NamedTuple):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.step import MODELS
-from benchmarks.step.crew import Lap, Plan, measure
+from benchmarks.step.crew import Lap, Plan, end_on_sigterm, figures, measure, span_ms
 from smlt.backends.local.backend import LocalBackend, LocalOptions
 from smlt.bench.redis_server import redis_server
 from smlt.core.backend import RunPlace
@@ -75,11 +75,6 @@ def measure_model(model: str, workers: int, channels: Sequence[str], rounds: int
         return measure(Plan(workers, rounds, open_steps, arguments, agree=(DDP, *channels)))
 
 
-def span_ms(laps: Sequence[Lap]) -> float:
-    """From the first rank's start to the last one's end."""
-    return (max(lap.end_s for lap in laps) - min(lap.start_s for lap in laps)) * 1e3
-
-
 def rows_of(model: str, workers: int, measured: Mapping[str, Sequence[Sequence[Lap]]]) -> list[dict[str, Any]]:
     """A row a variant."""
     medians = {name: statistics.median(map(span_ms, rounds)) for name, rounds in measured.items()}
@@ -88,12 +83,9 @@ def rows_of(model: str, workers: int, measured: Mapping[str, Sequence[Sequence[L
             "model": model,
             "workers": workers,
             "variant": name,
-            "rounds": len(rounds),
-            "median_ms": medians[name],
-            "fastest_ms": min(map(span_ms, rounds)),
+            **figures(rounds),
             "sync_ms": medians[name] - medians[DDP_ALONE],
             "ratio_to_ddp": medians[name] / medians[DDP],
-            "worker_cpu_ms": statistics.median(sum(lap.cpu_s for lap in laps) * 1e3 for laps in rounds),
         }
         for name, rounds in measured.items()
     ]
@@ -103,11 +95,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """For people."""
     lines = [
         f"{'model':<12} {'N':>2}  {'variant':<18} {'median ms':>9} {'fastest':>8} {'sync':>7} {'x DDP':>6} "
-        f"{'CPU ms':>7}"
+        f"{'CPU ms':>7} {'cores used':>10}"
     ]
     lines += [
         f"{row['model']:<12} {row['workers']:>2}  {row['variant']:<18} {row['median_ms']:>9.1f} "
-        f"{row['fastest_ms']:>8.1f} {row['sync_ms']:>7.1f} {row['ratio_to_ddp']:>6.3f} {row['worker_cpu_ms']:>7.0f}"
+        f"{row['fastest_ms']:>8.1f} {row['sync_ms']:>7.1f} {row['ratio_to_ddp']:>6.3f} "
+        f"{row['worker_cpu_ms']:>7.0f} {row['cores_used']:>10.2f}"
         for row in rows
     ]
     return "\n".join(lines)
@@ -121,6 +114,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="timed steps of every variant")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     arguments = parser.parse_args()
+    end_on_sigterm()
     load = os.getloadavg()
     rows: list[dict[str, Any]] = []
     try:
@@ -131,6 +125,8 @@ def main() -> None:
             rows += rows_of(model, arguments.workers, measured)
     except SmltError as error:
         sys.exit(f"ddp: {error}")
+    except KeyboardInterrupt:
+        sys.exit("ddp: interrupted")
     if arguments.output == "json":
         print(json.dumps({"load_average": load, "rows": rows}, indent=2))
     else:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -24,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.step import MODELS, star
-from benchmarks.step.crew import Lap, Plan, measure
-from benchmarks.step.ddp import span_ms
+from benchmarks.step.crew import Lap, Plan, end_on_sigterm, figures, measure, span_ms
 from smlt.backends.channels import reducing_server
 from smlt.backends.local.backend import LocalBackend, LocalOptions
 from smlt.bench.redis_server import redis_server
@@ -120,15 +118,12 @@ def rows_of(measured: Mapping[str, Sequence[Sequence[Lap]]], mbit: float) -> lis
         rows.append(
             {
                 "variant": name,
-                "rounds": len(rounds),
-                "median_ms": medians[name],
-                "fastest_ms": min(map(span_ms, rounds)),
+                **figures(rounds),
                 "sync_ms": sync_ms,
                 "bytes_per_rank": sent,
                 "wire_ms": wire_ms,
                 "sync_by_wire": sync_ms / wire_ms if wire_ms else None,
                 "ratio_to_sequential": medians[name] / reference if reference else None,
-                "worker_cpu_ms": statistics.median(sum(lap.cpu_s for lap in laps) * 1e3 for laps in rounds),
             }
         )
     return rows
@@ -138,12 +133,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """For people."""
     lines = [
         f"{'variant':<16} {'median ms':>9} {'fastest':>8} {'sync':>7} {'MB':>6} {'wire ms':>8} {'sync/wire':>9} "
-        f"{'x sequential':>12} {'CPU ms':>7}"
+        f"{'x sequential':>12} {'CPU ms':>7} {'cores used':>10}"
     ]
     lines += [
         f"{row['variant']:<16} {row['median_ms']:>9.0f} {row['fastest_ms']:>8.0f} {row['sync_ms']:>7.0f} "
         f"{row['bytes_per_rank'] / 1e6:>6.1f} {row['wire_ms']:>8.0f} {row['sync_by_wire'] or 0:>9.2f} "
-        f"{row['ratio_to_sequential'] or 0:>12.2f} {row['worker_cpu_ms']:>7.0f}"
+        f"{row['ratio_to_sequential'] or 0:>12.2f} {row['worker_cpu_ms']:>7.0f} {row['cores_used']:>10.2f}"
         for row in rows
     ]
     return "\n".join(lines)
@@ -184,7 +179,7 @@ def main() -> None:
     parser.add_argument("--variants", default=",".join(VARIANTS), help="separated by commas")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_sigterm()
     try:
         result = run(arguments)
     except SmltError as error:

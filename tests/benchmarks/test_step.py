@@ -76,6 +76,7 @@ def test_a_step_beside_ddp() -> None:
     for row in rows.values():
         assert (row["model"], row["workers"], row["rounds"]) == ("perceptron", 2, 2)
         assert row["median_ms"] >= row["fastest_ms"] > 0
+        assert 0 < row["cores_used"] < 1.5
         assert row["sync_ms"] == pytest.approx(row["median_ms"] - rows["ddp, compute only"]["median_ms"])
 
 
