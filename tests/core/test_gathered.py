@@ -30,6 +30,41 @@ def test_the_sum_is_the_one_in_rank_order_bit_for_bit(
 
 
 @pytest.mark.parametrize("shows", [True, False])
+@pytest.mark.parametrize("slow", [0, 2])
+def test_what_a_slow_rank_still_reads_is_left_alone(slow: int, shows: bool) -> None:
+    """It reads the contributions of a step only once all others wait for it in the next one."""
+    regions, room = (Region("float32", 100), Region("int64", 33)), Room()
+    others = [rank for rank in range(3) if rank != slow]
+
+    def linger(rank: int, key: ChannelKey) -> None:
+        if rank == slow and key.step < STEPS - 1:
+            room.until(lambda: all(rank in room.waiting and room.waiting[rank].step > key.step for rank in others))
+
+    room.before_read = linger
+    outcomes = in_threads(lambda rank: train(MemoryChannel(room, rank, shows=shows), regions, rank, 3, GatheredSum), 3)
+    check(outcomes, regions, 3)
+
+
+class GaveUpError(Exception):
+    """Raised by a rank that is told to leave."""
+
+
+def test_a_missing_peer_is_waited_for_until_patience_ends() -> None:
+    room, asked = Room(patience_s=0.0), []
+
+    def patience(piece: str, peer: int) -> None:
+        asked.append((piece, peer))
+        if len(asked) == 3:
+            raise GaveUpError
+
+    sums = GatheredSum(Seat(MemoryChannel(room, 1, shows=False), (1, 0), 1, 2, patience), (Region("float32", 4),))
+    sums.contribution(0)
+    with pytest.raises(GaveUpError):
+        sums.reduce(Header(0))
+    assert asked == [("all", 0)] * 3
+
+
+@pytest.mark.parametrize("shows", [True, False])
 @pytest.mark.parametrize("elements", [0, 39, 41, 4000])
 def test_who_contributes_more_or_less_stops_every_rank(elements: int, shows: bool) -> None:
     room = Room()
