@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from smlt.core.errors import PeerLost, ProtocolError
+from smlt.core.errors import ProtocolError
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.buckets import shard_of, whole
 from smlt.core.sync.codecs import Codec
-from smlt.core.sync.collectives import WAIT_SLICE_S, Collective, Seat, fetch_into
+from smlt.core.sync.collectives import Collective, Seat, check_size, read
 from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.header import Header
 from smlt.core.sync.payload import Packing, Payload
@@ -99,18 +99,6 @@ class PackedScatterReduce(Collective):
 
     def _see(self, key: ChannelKey, offset: int, size: int) -> memoryview:
         """A part of a peer's value, where it lies if the channel shows it, else copied out; valid until the next."""
-        while True:
-            try:
-                seen = self._seat.channel.view(key, timeout_s=WAIT_SLICE_S, offset=offset, length=size)
-                break
-            except PeerLost:
-                self._seat.patience(key.piece, key.rank)
-        if seen is None:
-            seen = self._scratch[:size]
-            fetch_into(self._seat.channel, key, seen, self._seat.patience, offset)
-        if seen.nbytes != size:
-            raise ProtocolError(
-                f"rank {key.rank} sent {seen.nbytes} bytes at step {key.step}, {size} were expected",
-                "do all ranks build the same model?",
-            )
+        seen = read(self._seat.channel, key, self._scratch[:size], self._seat.patience, offset)
+        check_size(key, seen.nbytes, size)
         return seen
