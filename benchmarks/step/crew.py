@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -89,7 +90,7 @@ def measure(plan: Plan) -> dict[str, list[list[Lap]]]:
         JobFailed: a rank failed or died; none is left.
     """
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(plan.workers)
+    barrier = _barrier(context, plan.workers)
     pipes = [context.Pipe(duplex=False) for _ in range(plan.workers)]
     ranks = [
         context.Process(target=_rank, args=(rank, os.getpid(), plan, barrier, theirs))
@@ -107,6 +108,17 @@ def measure(plan: Plan) -> dict[str, list[list[Lap]]]:
                 process.kill()
                 process.join()
     return {name: [list(laps) for laps in zip(*(each[name] for each in results), strict=True)] for name in results[0]}
+
+
+def _barrier(context: Any, parties: int) -> Any:
+    """It has named semaphores; an interruption between making one and noting that it must go would leave it behind."""
+    resource_tracker.ensure_running()  # by itself it would start below, and unblock the signals
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        return context.Barrier(parties)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 def _gather(pipes: Sequence[Connection], ranks: Sequence[Any]) -> list[dict[str, list[Lap]]]:
