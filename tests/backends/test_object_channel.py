@@ -16,7 +16,7 @@ import pytest
 import smlt
 from smlt.backends.channels import object as object_channel
 from smlt.backends.file_store import UNLISTED
-from smlt.core.errors import PeerLost, StorageError
+from smlt.core.errors import PeerLost, ProtocolError, StorageError
 from smlt.core.storage import Channel, StoreSpec
 from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
@@ -255,3 +255,25 @@ def test_a_job_through_files_comes_to_the_bits_of_one_through_shared_memory(tmp_
     assert results[0].summary.state_sha256 == results[1].summary.state_sha256
     assert results[1].summary.allocation["sync"]["channel"] == "object"
     assert not list((tmp_path / results[1].summary.run / ".unlisted").glob("channel"))
+
+
+def test_what_a_stranger_wrote_in_the_place_of_a_contribution_is_never_summed(tmp_path: Path) -> None:
+    """The channel gives what lies there; a contribution without its header is none, and every rank stops."""
+    spec = object_channel.spec_for(StoreSpec("file", (tmp_path / "ours").as_uri()))
+    regions, world_size = (Region("float32", 1000),), 2
+
+    def impatient(piece: str, peer: int) -> None:
+        raise PeerLost(f"rank {peer} said no more")
+
+    def train(rank: int) -> None:
+        with object_channel.ObjectChannel(spec, 1, 0, rank) as channel:
+            sums = PackedScatterReduce(Seat(channel, (1, 0), rank, world_size, impatient), regions)
+            sums.contribution(0)[0][:] = 1
+            if rank == 1:  # its function was replaced by a stranger's writes
+                channel._store.put(f"1/0/0/grad.{rank}", b"\x07" * (Header.SIZE + 2048))
+                raise PeerLost("gone")
+            sums.reduce(Header(0))
+
+    outcome, _ = in_threads(train, world_size)
+    assert isinstance(outcome, ProtocolError)
+    assert "stranger" in outcome.message
