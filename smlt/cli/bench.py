@@ -38,7 +38,8 @@ def sync(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="gloo, lambdaml, lambdaml-hiredis, lambdaml-hscan, redis-py. [default: gloo, and lambdaml where there is a Redis]",
+            help="gloo, lambdaml, lambdaml-hiredis, lambdaml-hscan, redis-py. "
+            "[default: gloo, and lambdaml where there is a Redis]",
         ),
     ] = None,
     redis_url: Annotated[
