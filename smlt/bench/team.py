@@ -134,6 +134,10 @@ class Team:
             raise JobFailed(f"rank {rank} did not end within {LEAVE_S:g} s") from error
 
     def _failed(self, rank: int, message: Failure | None, doing: str) -> JobFailed:
+        if message is not None:  # what a rank says may follow from the death of another, of which nothing came in yet
+            dead = (other for other, process in enumerate(self._processes) if other != rank and process.poll())
+            if (other := next(dead, None)) is not None:
+                rank, message = other, None
         if message is None:
             how = how_it_ended(self._exit_code(rank))
             tail = self._log(rank).read_text(encoding="utf-8", errors="replace")[-TAIL:].strip()

@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.step import MODELS
 from benchmarks.step.models import TASKS, ResNet18, Transformer
+from smlt.testing.backend import eventually
 
 ROOT = Path(__file__).parents[2]
 NAMESPACES = Path("/run/netns")
@@ -126,4 +127,4 @@ def test_nothing_is_left_after_an_interruption(number: signal.Signals) -> None:
     process.communicate()
     assert process.returncode != 0
     assert not namespaces_of(process.pid)
-    assert not any(map(lives, children))
+    eventually(lambda: not any(map(lives, children)), 30, "its children have ended")
