@@ -252,7 +252,8 @@ class FunctionWorker(Worker):
         own = checkpoint.write_own(
             self._store, shared, stepping.private_state(), cursor.step, spec.rank, spec.world_size
         )
-        written = [wire.unpack(each, checkpoint.Written) for each in self._gather(wire.pack(own), "save")]
+        gathered = self._membership.gather(wire.pack(own), "save", cursor.step)
+        written = [wire.unpack(each, checkpoint.Written) for each in gathered]
         manifest = checkpoint.Manifest.of(cursor, written, shared.extra, command.best, command.goal)
         checkpoint.write_manifest(self._store, manifest)
         if spec.rank == 0:
@@ -276,7 +277,7 @@ class FunctionWorker(Worker):
             return
         self._courier.doing("leaving", cursor.step)
         self.last_word = Left(command.reason, cursor.step, cursor.epoch + (cursor.consumed > 0))
-        private = self._private_digests() if command.reason != "ended" else []
+        private = self._private_digests(cursor.step) if command.reason != "ended" else []
         if self._spec.rank == 0 and command.reason != "ended":
             stepping = self._training.stepping
             with stepping.shown():
@@ -348,13 +349,10 @@ class FunctionWorker(Worker):
             arrays, aliases = self._training.task.model_arrays()
             checkpoint.write_model(self._store, key, arrays, aliases)
 
-    def _gather(self, own: bytes, piece: str) -> list[bytes]:
-        return self._membership.gather(own, piece, self._step)
-
-    def _private_digests(self) -> list[str]:
+    def _private_digests(self, step: int) -> list[str]:
         """Of every rank's PRIVATE state, in rank order; none where there is none."""
         state = self._training.stepping.private_state()
         if state is None:
             return []
         own = checkpoint.sha256_of(state.arrays, state.extra)
-        return [each.decode() for each in self._gather(own.encode(), "private")]
+        return [each.decode() for each in self._membership.gather(own.encode(), "private", step)]

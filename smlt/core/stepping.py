@@ -20,10 +20,8 @@ from smlt.core.sync.codecs import codec_named
 from smlt.core.sync.collectives import Alone, Collective, Seat
 from smlt.core.sync.header import Header
 from smlt.core.sync.outer import OuterOptimizer, fragments_of
+from smlt.core.sync.payload import RESIDUAL
 from smlt.core.task import Array, Region, State, StepLoss, StepWork, TaskShape, TrainingTask
-
-RESIDUAL = "residual/"
-"""Names of what lossy codecs have lost so far, in a PRIVATE state."""
 
 ANCHOR, MOMENTUM, INNER = "anchor/", "momentum/", "inner/"
 """Names of local SGD: of the weights agreed on and the outer momentum, SHARED; of the task's state, PRIVATE."""
@@ -191,9 +189,9 @@ class LocalSgd(Stepping):
         self._sums = []
         for number, fragment in enumerate(self._fragments):
             regions = tuple(replace(self.shape.weights[span.region], elements=span.elements) for span in fragment)
-            place = replace(seat, prefix=f"{number}.") if seat else None
+            place = replace(seat, prefix=_prefix(number)) if seat else None
             sums = collective_for(place, regions or (Region("float32", 0),), codec, overlap=False)
-            self._restore_residuals(sums, f"{number}.")
+            self._restore_residuals(sums, _prefix(number))
             self._sums.append(sums)
 
     def compute(self, work: StepWork) -> StepLoss:
@@ -237,7 +235,7 @@ class LocalSgd(Stepping):
         inner = self.task.shared_state()
         arrays = {INNER + name: array for name, array in inner.arrays.items()}
         for number, sums in enumerate(self._sums):
-            arrays |= {_residual(number, name): array for name, array in sums.private().items()}
+            arrays |= {_prefix(number) + name: array for name, array in sums.private().items()}
         return State(arrays, inner.extra)
 
     def load(self, shared: State, private: Sequence[State], world_size: int) -> None:
@@ -288,8 +286,9 @@ STEPPINGS: dict[str, type[Stepping]] = {"every_step": EveryStep, "local_sgd": Lo
 """By `[sync].mode`."""
 
 
-def _residual(fragment: int, name: str) -> str:
-    return f"{fragment}.{name}"
+def _prefix(fragment: int) -> str:
+    """What the names of a fragment's values and residuals begin with."""
+    return f"{fragment}."
 
 
 def _check_finite(step: int, loss: StepLoss) -> None:

@@ -159,6 +159,10 @@ class Region:
         """Bytes of the region."""
         return self.itemsize * self.elements
 
+    def zeros(self) -> Array:
+        """Memory for it: 1-D, zeroed."""
+        return np.zeros(self.elements, self.dtype)
+
 
 @dataclass(frozen=True)
 class TaskShape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +27,10 @@ class Span:
     def stop(self) -> int:
         """The element after the last one."""
         return self.start + self.elements
+
+    def of(self, arrays: Sequence[Array] | Mapping[int, Array]) -> Array:
+        """The span in place, in the arrays of its region's contribution; by the number of the region."""
+        return arrays[self.region][self.start : self.stop]
 
 
 Bucket = tuple[Span, ...]

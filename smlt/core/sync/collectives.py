@@ -95,7 +95,7 @@ class Alone(Collective):
     """The sum over a single rank: its contribution."""
 
     def __init__(self, regions: tuple[Region, ...]) -> None:
-        self._arrays = [np.zeros(region.elements, region.dtype) for region in regions]
+        self._arrays = [region.zeros() for region in regions]
 
     @staticmethod
     def cost(regions: Sequence[Region], rank: int = 0, world_size: int = 1) -> SyncCost:
@@ -137,7 +137,7 @@ class ScatterReduce(Collective):
         # Two of each, by parity: a peer may still read those of step t while step t + 1 is computed, but not t + 2.
         self._contributions = [seat.channel.allocate(self._layout.size_bytes) for _ in range(2)]
         self._reduced = [seat.channel.allocate(shard_bytes) for _ in range(2)]
-        self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
+        self._sums = [region.zeros() for region in regions]
 
     @staticmethod
     def cost(regions: Sequence[Region], rank: int, world_size: int) -> SyncCost:
@@ -177,7 +177,7 @@ class ScatterReduce(Collective):
         for span, total in zip(spans, self._layout.shard_arrays(shard, spans), strict=True):
             offset = self._layout.offset_bytes(span)
             parts = [np.frombuffer(value, total.dtype, span.elements, offset) for value in values]
-            self._add_up(parts, total, self._sums[span.region][span.start : span.start + span.elements])
+            self._add_up(parts, total, span.of(self._sums))
         merged = merge([Header.unpack(value) for value in values])
         merged.pack_into(shard)
         self._seat.channel.put(self._seat.own_key(step, "sum"), [shard])
@@ -203,7 +203,7 @@ class ScatterReduce(Collective):
             if value[: Header.SIZE] != own:  # by bytes: a NaN equals itself
                 raise ProtocolError(f"rank {owner} merged other headers at step {step}")
             for span, piece in zip(spans, self._layout.shard_arrays(value, spans), strict=True):
-                np.copyto(self._sums[span.region][span.start : span.start + span.elements], piece)
+                np.copyto(span.of(self._sums), piece)
 
     def _read(self, step: int, piece: str, peer: int, size: int) -> memoryview:
         key = self._seat.key(step, piece, peer)
@@ -220,21 +220,6 @@ def wait_for(channel: Channel, key: ChannelKey, patience: Patience) -> memoryvie
             return seen if seen is not None else memoryview(channel.get(key, timeout_s=WAIT_SLICE_S))
         except PeerLost:
             patience(key.piece, key.rank)
-
-
-def fetch_into(channel: Channel, key: ChannelKey, out: memoryview, patience: Patience, offset: int = 0) -> None:
-    """Fill `out` with a peer's value from `offset` on, asking `patience` while it is not there.
-
-    Raises:
-        ProtocolError: the value is of another size.
-    """
-    while True:
-        try:
-            copied = channel.get_into(key, out, timeout_s=WAIT_SLICE_S, offset=offset)
-            break
-        except PeerLost:
-            patience(key.piece, key.rank)
-    check_size(key, copied, out.nbytes)
 
 
 def read(channel: Channel, key: ChannelKey, room: memoryview, patience: Patience, offset: int = 0) -> memoryview:

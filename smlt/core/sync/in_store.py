@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from smlt.core.sync.buckets import buckets_of
 from smlt.core.sync.collectives import Seat
 from smlt.core.sync.cost import SyncCost
@@ -34,7 +32,7 @@ class InStoreReduction(StreamingCollective):
 
     def __init__(self, seat: Seat, regions: tuple[Region, ...], in_buckets: bool = False) -> None:
         self._seat = seat
-        self._arrays = [np.zeros(region.elements, region.dtype) for region in regions]
+        self._arrays = [region.zeros() for region in regions]
         self._parts = _parts(regions, in_buckets)
 
     @staticmethod

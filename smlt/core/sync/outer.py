@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smlt.core.sync.buckets import Bucket, Span, shard_of, whole
+from smlt.core.sync.buckets import Bucket, shard_of, whole
 from smlt.core.task import Array, Region
 
 
@@ -29,19 +29,19 @@ class OuterOptimizer:
     def __init__(self, regions: Sequence[Region], learning_rate: float, momentum: float) -> None:
         self._regions = tuple(regions)
         self._rate, self._momentum = np.float32(learning_rate), np.float32(momentum)
-        self.anchors = [np.zeros(region.elements, region.dtype) for region in regions]
-        self.momenta = [np.zeros(region.elements, region.dtype) for region in regions]
+        self.anchors = [region.zeros() for region in regions]
+        self.momenta = [region.zeros() for region in regions]
 
     def movement(self, weights: Sequence[Array], fragment: Bucket, out: Sequence[Array]) -> None:
         """How far the weights of a fragment have moved from the anchors, into one array a span."""
         for span, array in zip(fragment, out, strict=True):
-            np.subtract(_at(self.anchors, span), _at(weights, span), out=array)
+            np.subtract(span.of(self.anchors), span.of(weights), out=array)
 
     def step(self, fragment: Bucket, sums: Sequence[Array], ranks: int) -> None:
         """Move the anchors of a fragment; `sums`, of all ranks' movements, are used up."""
         for span, moved in zip(fragment, sums, strict=True):
             moved /= moved.dtype.type(ranks)
-            anchor, momentum = _at(self.anchors, span), _at(self.momenta, span)
+            anchor, momentum = span.of(self.anchors), span.of(self.momenta)
             if not self._regions[span.region].tolerant:
                 anchor -= moved
                 continue
@@ -54,13 +54,9 @@ class OuterOptimizer:
     def take_over(self, fragment: Bucket, weights: Sequence[Array]) -> None:
         """Put the anchors of a fragment in the place of the weights."""
         for span in fragment:
-            _at(weights, span)[:] = _at(self.anchors, span)
+            span.of(weights)[:] = span.of(self.anchors)
 
 
 def fragments_of(regions: Sequence[Region], fragments: int) -> list[Bucket]:
     """The weights in so many parts of about the same size."""
     return [shard_of(whole(regions), regions, number, fragments) for number in range(fragments)]
-
-
-def _at(arrays: Sequence[Array], span: Span) -> Array:
-    return arrays[span.region][span.start : span.stop]

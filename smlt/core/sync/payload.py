@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from smlt.core.sync.buckets import Bucket, Span
 from smlt.core.sync.codecs import Codec
 from smlt.core.sync.header import Header, merge
 from smlt.core.task import Array, Region
+
+RESIDUAL = "residual/"
+"""What the names of lost numbers begin with; the number of the region follows."""
 
 
 class Packing:
@@ -67,10 +70,10 @@ class Payload:
 
     def __init__(self, regions: Sequence[Region], codec: Codec | None = None) -> None:
         self.packing = Packing(regions, codec)
-        self.own = [np.zeros(region.elements, region.dtype) for region in regions]
-        self.sums = [np.zeros(region.elements, region.dtype) for region in regions]
+        self.own = [region.zeros() for region in regions]
+        self.sums = [region.zeros() for region in regions]
         self._lost = {
-            number: np.zeros(region.elements, region.dtype)
+            number: region.zeros()
             for number, region in enumerate(regions)
             if self.packing.codec_of(Span(number, 0, region.elements))
         }
@@ -90,7 +93,7 @@ class Payload:
 
     def private(self) -> dict[str, Array]:
         """What was lost up to the last commit, by region."""
-        return {f"residual/{number}": array for number, array in self._lost.items()}
+        return {f"{RESIDUAL}{number}": array for number, array in self._lost.items()}
 
     def outgoing(self, header: Header, *pieces: Bucket) -> list[Buffer]:
         """The parts of a value of pieces of the contribution, each behind a header; valid until the next call.
@@ -101,10 +104,8 @@ class Payload:
         room = self._room_for(*pieces)
         for piece in pieces:
             parts.append(header.packed())
-            for span in piece:
-                numbers = _at(self.own, span)
+            for span, numbers in self.own_numbers(piece):
                 if codec := self.packing.codec_of(span):
-                    numbers += _at(self._lost, span)
                     encoded, room = _split(room, self.packing.span_bytes(span))
                     codec.encode_with_feedback(numbers, encoded)
                     parts.append(encoded)
@@ -130,32 +131,40 @@ class Payload:
         headers = []
         for number, (header, value) in enumerate(contributions):
             headers.append(header)
-            for span, part in self._own_spans(piece) if value is None else self._spans_of(value, piece):
-                total = _at(self.sums, span)
-                if number:
-                    np.add(total, part, out=total)
-                else:
-                    np.copyto(total, part)
+            self.accumulate(
+                self.own_numbers(piece) if value is None else self.numbers_of(value, piece), first=not number
+            )
         merged = merge(headers)
         return merged, [merged.packed(), *self._encode_sums(piece)]
 
     def collect(self, piece: Bucket, value: memoryview) -> None:
         """Take over the sum of a piece of another's shard."""
         for span, data in self.packing.cut(value, piece):
-            total = _at(self.sums, span)
+            total = span.of(self.sums)
             if codec := self.packing.codec_of(span):
                 codec.decode(data, total)
             else:
                 np.copyto(total, np.frombuffer(data, total.dtype))
 
-    def _own_spans(self, piece: Bucket) -> Iterator[tuple[Span, Array]]:
+    def accumulate(self, numbers: Iterable[tuple[Span, Array]], *, first: bool) -> None:
+        """Add one rank's numbers to `sums`; those of the first rank take their place."""
+        for span, part in numbers:
+            total = span.of(self.sums)
+            if first:
+                np.copyto(total, part)
+            else:
+                np.add(total, part, out=total)
+
+    def own_numbers(self, piece: Bucket) -> Iterator[tuple[Span, Array]]:
+        """The spans of the contribution, made up for what was lost before; to be called once a step for each."""
         for span in piece:
-            numbers = _at(self.own, span)
+            numbers = span.of(self.own)
             if self.packing.codec_of(span):
-                numbers += _at(self._lost, span)
+                numbers += span.of(self._lost)
             yield span, numbers
 
-    def _spans_of(self, value: memoryview, piece: Bucket) -> Iterator[tuple[Span, Array]]:
+    def numbers_of(self, value: memoryview, piece: Bucket) -> Iterator[tuple[Span, Array]]:
+        """The spans of a value, each valid until the next one."""
         for span, data in self.packing.cut(value, piece):
             if codec := self.packing.codec_of(span):
                 if self._scratch.size < span.elements:
@@ -169,9 +178,9 @@ class Payload:
     def _encode_sums(self, piece: Bucket) -> Iterator[memoryview]:
         room = self._room_for(piece)
         for span in piece:
-            total = _at(self.sums, span)
+            total = span.of(self.sums)
             if codec := self.packing.codec_of(span):
-                lost = _at(self.own, span)
+                lost = span.of(self.own)
                 np.copyto(lost, total)
                 encoded, room = _split(room, self.packing.span_bytes(span))
                 codec.encode_with_feedback(lost, encoded)
@@ -185,10 +194,6 @@ class Payload:
         if self._encoded.nbytes < size and self._lost:
             self._encoded = memoryview(bytearray(size))
         return self._encoded
-
-
-def _at(arrays: Sequence[Array] | Mapping[int, Array], span: Span) -> Array:
-    return arrays[span.region][span.start : span.stop]
 
 
 def _split(room: memoryview, size: int) -> tuple[memoryview, memoryview]:

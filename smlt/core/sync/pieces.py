@@ -9,7 +9,7 @@ from smlt.core.errors import ProtocolError
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.buckets import Bucket, buckets_of, shard_of
 from smlt.core.sync.codecs import Codec
-from smlt.core.sync.collectives import Seat, fetch_into
+from smlt.core.sync.collectives import Seat, check_size, read
 from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.header import Header
 from smlt.core.sync.overlap import StreamingCollective
@@ -190,8 +190,9 @@ class PiecewiseScatterReduce(StreamingCollective):
             self._payload.collect(piece, value)
 
     def _fetch(self, key: ChannelKey, piece: Bucket) -> memoryview:
-        value = self._scratch[: self._payload.packing.size_bytes(piece)]
-        fetch_into(self._seat.channel, key, value, self._seat.patience)
+        room = self._scratch[: self._payload.packing.size_bytes(piece)]
+        value = read(self._seat.channel, key, room, self._seat.patience)
+        check_size(key, value.nbytes, room.nbytes)
         return value
 
     def _piece_key(self, step: int, owner: int, turn: int, rank: int) -> ChannelKey:

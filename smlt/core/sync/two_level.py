@@ -8,12 +8,12 @@ import numpy as np
 
 from smlt.core.errors import ProtocolError
 from smlt.core.storage import Buffer, ChannelKey
-from smlt.core.sync.buckets import Bucket, Span
+from smlt.core.sync.buckets import Span
 from smlt.core.sync.collectives import Seat, check_size, read
 from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.header import Header, merge
 from smlt.core.sync.overlap import StreamingCollective
-from smlt.core.sync.payload import Packing
+from smlt.core.sync.payload import Payload
 from smlt.core.sync.pieces import WINDOW
 from smlt.core.sync.progress import Progress
 from smlt.core.sync.refusal import header_of, refusal
@@ -51,9 +51,7 @@ class TwoLevelScatterReduce(StreamingCollective):
         self._seat = seat
         self._is_ranged = seat.channel.capabilities.ranged
         self._routes = Routes(regions, seat.rank, seat.world_size, piece_bytes, packed=self._is_ranged)
-        self._packing = Packing(regions)
-        self._own = [np.zeros(region.elements, region.dtype) for region in regions]
-        self._sums = [np.zeros(region.elements, region.dtype) for region in regions]
+        self._payload = Payload(regions)
         # Where values are read whole, room for one byte more tells a value that is too long.
         self._room = memoryview(bytearray(max(read.size_bytes for read in self._routes.all_reads()) + 1))
         self._trouble: ProtocolError | None = None
@@ -77,9 +75,7 @@ class TwoLevelScatterReduce(StreamingCollective):
         """Zeroed arrays, one a region; what was published two steps before is discarded."""
         for write in self._routes.all_writes():
             self._seat.channel.discard(self._seat.own_key(step - 2, write.piece))
-        for array in self._own:
-            array.fill(0)
-        return self._own
+        return self._payload.clear()
 
     def stream(self, progress: Progress) -> tuple[Header, Sequence[Array]]:
         """Send what is final, turn by turn, add up on two levels, and collect."""
@@ -97,7 +93,7 @@ class TwoLevelScatterReduce(StreamingCollective):
             self._write(step, stage, turn, heads[turn])
         if self._trouble:
             raise self._trouble
-        return [header_of(head) for head in heads][-1], self._sums
+        return [header_of(head) for head in heads][-1], self._payload.sums
 
     def _schedule(self) -> Iterator[tuple[int, int]]:
         """Stages and turns in their order: a value is read `WINDOW` rounds after it was written."""
@@ -113,30 +109,25 @@ class TwoLevelScatterReduce(StreamingCollective):
         self._seat.channel.expect([self._key(step, each) for each in reads], ranges if self._is_ranged else None)
 
     def _write(self, step: int, stage: int, turn: int, head: bytes) -> None:
-        source = self._own if stage <= 1 else self._sums
+        source = self._payload.own if stage <= 1 else self._payload.sums
         for write in self._routes.writes(stage, turn):
             parts: list[Buffer] = []
             for bucket in write.buckets:
-                parts += [head, *(_at(source, span).data.cast("B") for span in bucket)]
+                parts += [head, *(span.of(source).data.cast("B") for span in bucket)]
             self._seat.channel.put(self._seat.own_key(step, write.piece), parts, readers=write.readers)
 
     def _add_up(self, step: int, stage: int, turn: int, own_head: bytes) -> bytes:
         """Put the sum of what is read, and of the own numbers, in rank order into `sums`; returns what all say."""
         bucket = self._routes.added_up(stage, turn)
         reads = {each.rank: each for each in self._routes.reads(stage, turn)}
-        heads = []
+        own_numbers, heads = self._payload.own_numbers(bucket), []
         for number, rank in enumerate(sorted([*reads, self._seat.rank])):
-            head, parts = self._fetch(step, reads[rank]) if rank in reads else (own_head, self._own_numbers(bucket))
+            head, parts = self._fetch(step, reads[rank]) if rank in reads else (own_head, own_numbers)
             heads.append(head)
-            for span, part in parts:
-                total = _at(self._sums, span)
-                if number:
-                    np.add(total, part, out=total)
-                else:
-                    np.copyto(total, part)
+            self._payload.accumulate(parts, first=not number)
         if stage == 1:  # the group's sum is what this rank contributes to the next stage
             for span in bucket:
-                np.copyto(_at(self._own, span), _at(self._sums, span))
+                np.copyto(span.of(self._payload.own), span.of(self._payload.sums))
         try:
             return merge([header_of(head) for head in heads]).packed()
         except ProtocolError as error:
@@ -147,8 +138,7 @@ class TwoLevelScatterReduce(StreamingCollective):
         agreed = head if self._routes.is_owner else None
         for each in self._routes.reads(stage, turn):
             found, parts = self._fetch(step, each)
-            for span, part in parts:
-                np.copyto(_at(self._sums, span), part)
+            self._payload.accumulate(parts, first=True)
             if agreed is None:
                 agreed = found
             elif found != agreed:  # by bytes: a NaN equals itself
@@ -172,14 +162,7 @@ class TwoLevelScatterReduce(StreamingCollective):
             check_size(key, value.nbytes, each.size_bytes)
         except ProtocolError as error:
             return self._refuse(error), iter(())
-        return bytes(value[: Header.SIZE]), self._numbers(value, each.bucket)
-
-    def _own_numbers(self, bucket: Bucket) -> Iterator[tuple[Span, Array]]:
-        return ((span, _at(self._own, span)) for span in bucket)
-
-    def _numbers(self, value: memoryview, bucket: Bucket) -> Iterator[tuple[Span, Array]]:
-        for span, data in self._packing.cut(value, bucket):
-            yield span, np.frombuffer(data, self._packing.regions[span.region].dtype)
+        return bytes(value[: Header.SIZE]), self._payload.numbers_of(value, each.bucket)
 
     def _refuse(self, error: ProtocolError) -> bytes:
         """Remember for the end of the step what is wrong, and say it to others instead of a header."""
@@ -188,7 +171,3 @@ class TwoLevelScatterReduce(StreamingCollective):
 
     def _key(self, step: int, each: Read) -> ChannelKey:
         return self._seat.key(step, each.piece, each.rank)
-
-
-def _at(arrays: Sequence[Array], span: Span) -> Array:
-    return arrays[span.region][span.start : span.stop]
