@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smlt.core.storage import Buffer, ChannelKey
 from smlt.core.sync.codecs import CODECS
 from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
@@ -107,3 +109,26 @@ def test_a_step_given_up_leaves_what_was_lost_before_as_it_was(codec: str) -> No
 
     for before, after in in_threads(train, 2):
         assert before == after
+
+
+class KeepingChannel(MemoryChannel):
+    """Values stay until they are discarded, as in shared memory and in objects: that they may go earlier is all."""
+
+    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer], readers: int | None) -> None:
+        super()._do_put(key, parts, None)
+
+
+@pytest.mark.parametrize("pattern", sorted(PATTERNS))
+def test_where_readers_remove_nothing_values_are_forgotten_two_steps_later(pattern: str) -> None:
+    room, steps = Room(), 6
+
+    def train(rank: int) -> None:
+        seat = Seat(KeepingChannel(room, rank, shows=False), (1, 0), rank, 3, Patient())
+        sums = PATTERNS[pattern](seat, REGIONS, CODECS["int8"])
+        for step in range(steps):
+            sums.contribution(step)
+            sums.reduce(Header(step))
+            sums.commit()
+
+    assert in_threads(train, 3) == [None] * 3
+    assert {key.step for key in room.published()} == {steps - 2, steps - 1}

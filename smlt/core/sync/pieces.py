@@ -119,9 +119,12 @@ class PiecewiseScatterReduce(StreamingCollective):
         return SyncCost(requests, others + sum(own), peers * sum(own) + others, phases=2)
 
     def contribution(self, step: int) -> list[Array]:
-        """Zeroed arrays, one a region, for this rank's contribution to `step`."""
+        """Zeroed arrays, one a region; what was published two steps before is discarded, if it is still there."""
+        channel, rank = self._seat.channel, self._seat.rank
         for turn in range(len(self._turns)):
-            self._seat.channel.discard(self._sum_key(step - 2, turn, self._seat.rank))
+            channel.discard(self._sum_key(step - 2, turn, rank))
+            for owner in self._peers:
+                channel.discard(self._piece_key(step - 2, owner, turn, rank))
         return self._payload.clear()
 
     def stream(self, progress: Progress) -> tuple[Header, Sequence[Array]]:
