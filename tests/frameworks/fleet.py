@@ -52,7 +52,7 @@ class Fleet:
 
     def contributions(self) -> list[list[Array]]:
         """Zeroed memory for each rank."""
-        return [[np.zeros(region.elements, region.dtype) for region in shape.regions] for shape in self.shapes]
+        return [[region.zeros() for region in shape.regions] for shape in self.shapes]
 
     def compute(self) -> tuple[list[list[Array]], list[StepLoss]]:
         """Every rank's contribution and loss."""

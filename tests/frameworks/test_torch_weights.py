@@ -1,47 +1,10 @@
-"""What local SGD averages: flat weights that are read and written, and steps that a rank takes by itself."""
+"""What local SGD averages, on tasks of PyTorch."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-from fleet import Fleet, whole
+from averaging import Averaging
 from torch_models import Classifier, Normed
 
-from smlt.core.task import Array
 
-
-def weights_of(fleet: Fleet, rank: int = 0) -> list[Array]:
-    memory = [np.zeros(region.elements, region.dtype) for region in fleet.shapes[rank].weights]
-    fleet.ranks[rank].read_weights(memory)
-    return memory
-
-
-def test_what_is_written_is_read_and_is_the_model_s() -> None:
-    fleet = Fleet(Normed, ranks=2, steps=3).run()
-    before = whole(fleet, 0)
-    memory = weights_of(fleet)
-    assert [region.tolerant for region in fleet.shapes[0].weights][:2] == [True, False]
-    fleet.ranks[0].write_weights(memory)
-    assert whole(fleet, 0) == before
-    doubled = [2 * array for array in memory]
-    fleet.ranks[0].write_weights(doubled)
-    assert [array.tobytes() for array in weights_of(fleet)] == [array.tobytes() for array in doubled]
-    assert whole(fleet, 0) != before
-    sums = [np.abs(array).sum(dtype=np.float64) for array in fleet.ranks[0].parameters().values()]
-    np.testing.assert_allclose(sum(sums), np.abs(doubled[0]).sum(dtype=np.float64), rtol=1e-6)
-
-
-def test_a_step_by_itself_is_that_of_a_rank_alone() -> None:
-    """Bit for bit, batch statistics and what counts the batches included."""
-    for task in (Classifier, Normed):
-        alone, among = Fleet(task, ranks=1, steps=4), Fleet(task, ranks=2, steps=4)
-        for _ in range(3):
-            work = alone.next_work()[0]
-            for fleet in (alone, among):
-                contribution = fleet.contributions()[0]
-                loss = fleet.ranks[0].compute(replace(work, alone=fleet is among), contribution)
-                fleet.ranks[0].commit(contribution, loss)
-            alone.step += 1
-            among.step += 1
-        assert whole(alone, 0) == whole(among, 0)
+class TestTorchAveraging(Averaging):
+    classifier, normed = Classifier, Normed

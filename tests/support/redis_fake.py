@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import IO, Self
+from typing import IO
 
 from smlt.backends.channels.redis_writer import mark_of
-
-HOST = "127.0.0.1"
+from tests.support.fake_server import FakeServer
 
 USUAL = {"PING": b"+PONG\r\n", "SET": b"+OK\r\n", "RPUSH": b":1\r\n", "EXPIRE": b":1\r\n", "UNLINK": b":2\r\n"}
 
@@ -32,7 +30,7 @@ def value_of(name: bytes, payload: bytes) -> bytes:
     return bulk(mark_of(name) + payload)
 
 
-class FakeRedis:
+class FakeRedis(FakeServer):
     """Serves any number of connections, each until a command has the answer None or `LastWords`.
 
     Args:
@@ -43,38 +41,11 @@ class FakeRedis:
     def __init__(self, answers: Mapping[str, bytes | None], greeting: bytes = b"") -> None:
         self._answers = {**USUAL, **answers}
         self._greeting = greeting
-        self._listener = socket.create_server((HOST, 0))
-        self._connections: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__()
 
     @property
     def url(self) -> str:
-        return f"redis://{HOST}:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        self._listener.close()
-        for connection in self._connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._connections.append(connection)
-            self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
-            self._threads[-1].start()
+        return f"redis://{self.address}"
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as commands, suppress(OSError):

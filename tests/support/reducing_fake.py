@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from contextlib import suppress
-from typing import Self
 
 from smlt.backends.channels import reducing_protocol as protocol
 from smlt.backends.channels.reducing_protocol import Request
+from tests.support.fake_server import FakeServer
 
-HOST = "127.0.0.1"
 HANDSHAKE_BYTES = protocol.GREETING_BYTES + protocol.PROOF_BYTES
 
 
-class FakeStore:
+class FakeStore(FakeServer):
     """Serves any number of connections, without a token: greeting, proof, and one answer to whatever it is asked.
 
     Args:
@@ -28,39 +26,11 @@ class FakeStore:
         self._answer, self._hangs_up = answer, hangs_up
         self._said_bytes = HANDSHAKE_BYTES + len(answer) if said_bytes is None else said_bytes
         self._identity = os.urandom(protocol.STORE_BYTES)
-        self._listener = socket.create_server((HOST, 0))
-        self._connections: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__()
 
     @property
     def url(self) -> str:
-        return f"tcp://{HOST}:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        for connection in self._connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for each in (self._listener, *self._connections):
-            each.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._connections.append(connection)
-            self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
-            self._threads[-1].start()
+        return f"tcp://{self.address}"
 
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError):
