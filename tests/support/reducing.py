@@ -37,7 +37,8 @@ def served_store(
     folder: Path, *, listen: str = "127.0.0.1:0", idle_s: float = 600.0, memory_bytes: int = 1 << 30
 ) -> Iterator[ServedStore]:
     token_file = folder / "token"
-    token_file.write_text(f"{TOKEN}\n")
+    if not token_file.exists():  # a store that is started again finds it; a client may be reading it right now
+        token_file.write_text(f"{TOKEN}\n")
     command = ["-m", "smlt.backends.channels.reducing_server", listen, str(token_file), str(idle_s), str(memory_bytes)]
     with subprocess.Popen([sys.executable, "-W", "error", *command], stdout=subprocess.PIPE, text=True) as process:
         try:
