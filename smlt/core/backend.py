@@ -65,7 +65,6 @@ class RankSpec:
         bundle_sha256: digest of the task's files in the store; empty where the task travels as `task_payload`.
         task_module, task_class: what to import from the bundle.
         task_payload: a pickled class, for a class defined in a notebook; local backends only.
-        resume_from: key of the checkpoint manifest to continue from; empty for a fresh start.
         scratch: folder for unpacked files.
         threads: threads that the worker's mathematics may use.
         beat_s, orphan_grace_s: see `Limits`.
@@ -88,7 +87,6 @@ class RankSpec:
     task_module: str
     task_class: str
     task_payload: bytes
-    resume_from: str
     scratch: str
     threads: int
     beat_s: float

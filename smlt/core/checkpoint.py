@@ -113,7 +113,7 @@ def write_own(
 
 
 def _write_part(store: ObjectStore, key: str, arrays: Mapping[str, Array]) -> Part:
-    data = save_safetensors({name: _packed(array) for name, array in arrays.items()})
+    data = packed_arrays(arrays)
     store.put(key, data)
     return Part(key, len(data), hashlib.sha256(data).hexdigest())
 
@@ -168,9 +168,22 @@ def read_private(store: ObjectStore, manifest: Manifest, rank: int, world_size: 
 
 def _read_part(store: ObjectStore, part: Part) -> dict[str, Array]:
     try:
-        return dict(load_safetensors(store.get_verified(part.key, part.sha256)))
-    except SafetensorError as error:
+        return unpacked_arrays(store.get_verified(part.key, part.sha256))
+    except ValueError as error:
         raise CorruptObject(f"{part.key} is no safetensors file: {error}") from error
+
+
+def packed_arrays(arrays: Mapping[str, Array]) -> bytes:
+    """Arrays as a safetensors file."""
+    return bytes(save_safetensors({name: _packed(array) for name, array in arrays.items()}))
+
+
+def unpacked_arrays(data: bytes) -> dict[str, Array]:
+    """The arrays of a safetensors file; raises ValueError if it is none."""
+    try:
+        return dict(load_safetensors(data))
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def latest_manifest(store: ObjectStore) -> str:
@@ -249,7 +262,7 @@ def _canonical(value: Any) -> bytes:
 
 def write_arrays(store: ObjectStore, key: str, arrays: Mapping[str, Array]) -> None:
     """Write arrays as one safetensors object."""
-    store.put(key, save_safetensors({name: _packed(array) for name, array in arrays.items()}))
+    store.put(key, packed_arrays(arrays))
 
 
 def write_model(store: ObjectStore, key: str, arrays: Mapping[str, Array], aliases: Mapping[str, str]) -> None:
@@ -261,6 +274,6 @@ def write_model(store: ObjectStore, key: str, arrays: Mapping[str, Array], alias
 def read_arrays(store: ObjectStore, key: str) -> dict[str, Array]:
     """Read the arrays of one safetensors object."""
     try:
-        return dict(load_safetensors(store.get(key)))
-    except SafetensorError as error:
+        return unpacked_arrays(store.get(key))
+    except ValueError as error:
         raise StorageError(f"{key} is no safetensors file: {error}", "delete it and run again") from error

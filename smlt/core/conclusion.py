@@ -60,6 +60,8 @@ def _summary(run: OpenRun, finish: Finish, plan: Plan, events: list[RunEvent]) -
         step_seconds_p50=statistics.median(seconds) if seconds else 0.0,
         generations=view.generation,
         handovers=view.handovers,
+        replacements=view.replacements,
+        handover_stall_seconds=view.handover_stalls_s,
         allocation=asdict(plan.allocation),
         planner=run.spec.planner.name,
         weights_sha256=finish.left.weights_sha256 if finish.left else "",

@@ -63,6 +63,11 @@ class ControlDesk:
         return cls(store, clock, control, version)
 
     @property
+    def control(self) -> Control:
+        """The record as it is now."""
+        return self._control
+
+    @property
     def epoch(self) -> int:
         """Which controller this is."""
         return self._control.epoch

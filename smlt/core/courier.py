@@ -70,6 +70,7 @@ class Courier:
         self._unsent: bytes | None = None
         self._sent = 0
         self._phase, self._step, self._awaits = "starting", 0, -1
+        self._phase_since = clock()
         self._control = Control(epoch=spec.controller_epoch)
         self._last_beat = (spec.controller_epoch, -1)
         self._heard_at = clock()
@@ -102,6 +103,8 @@ class Courier:
 
     def doing(self, phase: str, step: int, awaits: int = -1) -> None:
         """Say what the worker is doing now."""
+        if phase != self._phase:
+            self._phase_since = self._clock()
         self._phase, self._step, self._awaits = phase, step, awaits
 
     def print(self, text: str) -> None:
@@ -194,6 +197,7 @@ class Courier:
                 phase=self._phase,
                 step=self._step,
                 awaits=self._awaits,
+                phase_s=self._clock() - self._phase_since,
                 ready=outbox.ready,
                 output=tuple(outbox.output),
                 steps=tuple(outbox.steps),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from smlt._version import __version__
@@ -11,6 +11,7 @@ from smlt.core import checkpoint, layout, run_events
 from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
 from smlt.core.control import ControlDesk, Mailbox
 from smlt.core.controller import Controller
+from smlt.core.errors import CloudError
 from smlt.core.ledger import Ledger
 from smlt.core.messages import Mail
 from smlt.core.planner import Plan
@@ -38,13 +39,16 @@ class Interrupts:
         return self._asked
 
 
+BLIND_S = 2.0
+"""After a gap of so long between two looks (a store out of reach, a laptop asleep) nobody's silence means anything."""
+
+
 @dataclass
 class _Function:
-    """A launched function: its handle, its address and its mail."""
+    """A launched function: its address, its handle and its mail."""
 
+    address: run_events.Address
     handle: str
-    generation: int
-    rank: int
     mailbox: Mailbox
     over: bool = False
 
@@ -77,7 +81,8 @@ class Driver:
         self._run, self._place, self._plan, self._channel = run, place, plan, channel
         self._desk, self._launcher, self._log, self._ledger = desk, launcher, log, ledger
         self._functions: list[_Function] = []
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self._ticked_at = time.monotonic()
+        self._refused: list[run_events.LaunchFailed] = []
         self._finish: run_events.Finish | None = None
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
@@ -86,10 +91,12 @@ class Driver:
         machine = Controller(
             run_events.Terms(
                 workers=self._plan.allocation.workers,
+                max_workers=limits.max_workers,
                 deadline_s=run.spec.limits.deadline,
                 budget_usd=run.spec.limits.budget,
                 time_limit_s=limits.function_time_limit_s,
                 start_deadline_s=limits.start_deadline_s,
+                exchange_every=self._plan.allocation.sync.exchange_every,
             )
         )
         resume_from = checkpoint.latest_manifest(run.store)
@@ -120,26 +127,34 @@ class Driver:
             case run_events.Launch():
                 self._launch(command)
             case run_events.OpenRound(round=opened):
-                self._desk.change(round=opened, wish="")
+                before = self._desk.control.round
+                goes_on = before is not None and before.generation == opened.generation
+                self._desk.change(round=opened, wish=self._desk.control.wish if goes_on else "")
             case run_events.Wish(reason=reason):
                 self._desk.change(wish=reason)
             case run_events.StopWorkers():
                 self._desk.change(stop_now=True)
+            case run_events.Kill(address=address):
+                self._kill(function for function in self._functions if function.address == address)
             case run_events.KillWorkers():
-                for function in self._functions:
-                    if not function.over:
-                        self._launcher.stop(function.handle)
+                self._kill(self._functions)
             case run_events.Finish():
                 self._finish = command
 
+    def _kill(self, functions: Iterable[_Function]) -> None:
+        for function in functions:
+            if not function.over:
+                self._launcher.stop(function.handle)
+
     def _launch(self, command: run_events.Launch) -> None:
         run, limits, allocation = self._run, self._run.backend.limits, self._plan.allocation
+        address = command.address
         spec = RankSpec(
             run=run.name,
-            generation=command.generation,
-            rank=command.rank,
-            world_size=allocation.workers,
-            incarnation=command.incarnation,
+            generation=address.generation,
+            rank=address.rank,
+            world_size=command.workers,
+            incarnation=address.incarnation,
             controller_epoch=self._desk.epoch,
             smlt_version=__version__,
             store=run.backend.object_store(self._place),
@@ -149,7 +164,6 @@ class Driver:
             task_module=run.parcel.module,
             task_class=run.parcel.class_name,
             task_payload=run.parcel.payload,
-            resume_from=command.resume_from,
             scratch=run.backend.scratch(self._place),
             threads=self._place.threads,
             beat_s=limits.beat_s,
@@ -159,13 +173,19 @@ class Driver:
             sync=allocation.sync,
         )
         self._log.flush()  # whoever drives the run next must know that this generation may be running
-        handle = self._launcher.launch(spec)
+        try:
+            handle = self._launcher.launch(spec)
+        except CloudError as error:
+            self._refused.append(run_events.LaunchFailed(time.monotonic(), address, str(error)))
+            return
         self._ledger.started(handle, time.monotonic(), allocation.memory_mib)
-        mailbox = Mailbox(run.store, command.generation, command.rank, command.incarnation)
-        self._functions.append(_Function(handle, command.generation, command.rank, mailbox))
+        mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation)
+        self._functions.append(_Function(address, handle, mailbox))
 
     def _happenings(self, stopping_s: float) -> Iterator[run_events.Event]:
         """All that has happened since the last look; a function's state is read before its mail, and told after it."""
+        refused, self._refused = self._refused, []
+        yield from refused
         living = [function for function in self._functions if not function.over]
         states = self._launcher.poll([function.handle for function in living])
         for function in living:
@@ -177,28 +197,34 @@ class Driver:
                 now = time.monotonic()
                 self._ledger.ended(function.handle, now)
                 lost = state.phase is Phase.LOST
-                yield run_events.WorkerExited(now, function.rank, function.generation, lost, state.detail)
+                yield run_events.WorkerExited(now, function.address, lost, state.detail)
+        yield self._tick(stopping_s)
+
+    def _tick(self, stopping_s: float) -> run_events.Tick:
         now = time.monotonic()
-        stopping_usd = self._ledger.rate_usd_per_s() * stopping_s
-        yield run_events.Tick(now, self._ledger.items_usd(now)["total"] + stopping_usd)
+        blind, self._ticked_at = now - self._ticked_at > BLIND_S, now
+        committed_usd = self._ledger.items_usd(now)["total"] + self._ledger.rate_usd_per_s() * stopping_s
+        worker_usd = self._ledger.price_usd(stopping_s, self._plan.allocation.memory_mib)
+        return run_events.Tick(now, committed_usd, worker_usd, blind)
 
     def _events_of(self, function: _Function, mail: Mail) -> Iterator[run_events.Event]:
         """One mail as events, in the order in which things happened in the worker."""
-        now, rank = time.monotonic(), function.rank
+        now, address = time.monotonic(), function.address
         for line in mail.output:
-            self._log.append("output", {"generation": function.generation, "rank": rank, "text": line})
+            self._log.append("output", {"generation": address.generation, "rank": address.rank, "text": line})
+        yield run_events.Beat(now, address, mail.phase, mail.step, mail.awaits, mail.phase_s)
         if mail.ready:
-            yield run_events.WorkerReady(now, rank, mail.ready)
+            yield run_events.WorkerReady(now, address, mail.ready)
         if mail.steps:
-            yield run_events.StepsDone(rank, mail.steps)
+            yield run_events.StepsDone(address, mail.steps)
         for evaluation in mail.evaluations:
             yield run_events.EvaluationDone(evaluation)
         for done in mail.checkpoints:
             yield run_events.Checkpointed(done, layout.manifest(done.step))
         if mail.failure:
-            yield run_events.WorkerFailed(now, rank, mail.failure)
+            yield run_events.WorkerFailed(now, address, mail.failure)
         if mail.left:
-            yield run_events.WorkerLeft(now, rank, mail.left)
+            yield run_events.WorkerLeft(now, address, mail.left)
 
     def _flush(self) -> None:
         now = time.monotonic()

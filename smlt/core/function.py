@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smlt._version import __version__
-from smlt.core import checkpoint, layout, protocol, wire
+from smlt.core import checkpoint, layout, wire
+from smlt.core import rank_events as events
 from smlt.core.backend import RankSpec
 from smlt.core.courier import Courier
-from smlt.core.errors import AlreadyExists, ProtocolError, SmltError, TaskError
+from smlt.core.errors import AlreadyExists, ChannelError, ProtocolError, SmltError, TaskError
 from smlt.core.job import JobSpec
 from smlt.core.membership import Membership
 from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready, Round
 from smlt.core.output import OutputTee
 from smlt.core.plugins import Registry, load_registry
+from smlt.core.protocol import RankProtocol, Rules
 from smlt.core.sampler import Cursor, Schedule, share
 from smlt.core.stepping import STEPPINGS, Stepping
 from smlt.core.steptimer import StepTimer
@@ -29,7 +31,12 @@ from smlt.core.storage import ObjectStore
 from smlt.core.sync.collectives import Seat
 from smlt.core.task import EvalPart, Indices, StepLoss, StepWork, TaskShape, TrainingTask
 from smlt.core.taskbuild import make_task, prepared_data
-from smlt.core.worker import StopNow, Worker, drive
+from smlt.core.worker import RoundOver, StopNow, Worker, drive
+
+CHANNEL_TRIES = 8
+"""A channel that fails so often before a step comes through has failed for good."""
+BACK_OFF_S, LONGEST_BACK_OFF_S = 0.1, 8.0
+"""Before asking for another round: doubled each time, up to the longest."""
 
 LOST_PEER_S = 5.0
 """Without a controller, a worker waits so long for a peer before it leaves."""
@@ -49,8 +56,12 @@ def work(spec: RankSpec) -> None:
     failure: Failure | None = None
     try:
         with OutputTee(courier.print), _closing(worker):
-            rules = protocol.Rules(worker.read_job().job, exchange_every=spec.sync.exchange_every)
-            drive(worker, protocol.RankProtocol(spec.rank, rules))
+            rules = Rules(
+                worker.read_job().job,
+                exchange_every=spec.sync.exchange_every,
+                has_private=spec.sync.has_private,
+            )
+            drive(worker, RankProtocol(spec.rank, rules))
         left = worker.last_word
     except StopNow as stop:
         left = Left(stop.reason)
@@ -85,12 +96,13 @@ def _closing(worker: FunctionWorker) -> Iterator[None]:
     worker.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Training:
-    """What there is once the task is built."""
+    """What there is once the task is built; it `is_fresh` as long as it has the state that building it made."""
 
     stepping: Stepping
     schedule: Schedule
+    is_fresh: bool = True
 
     @property
     def task(self) -> TrainingTask:
@@ -119,6 +131,9 @@ class FunctionWorker(Worker):
         self._job: JobSpec
         self._built: _Training | None = None
         self._joined: Membership | None = None
+        self._round: Round | None = None
+        self._needs_round = False
+        self._troubles = 0
         self._step = 0
         self._order: tuple[int, Indices] | None = None
         self._timer = StepTimer(time.monotonic)
@@ -134,20 +149,32 @@ class FunctionWorker(Worker):
         self._job = JobSpec.from_plain(spec.job)
         return self._job
 
-    def claim(self) -> protocol.Claimed:
+    def claim(self) -> events.Claimed:
         """Create the claim object of this incarnation; from then on this process may write its mail, and no other."""
         spec = self._spec
         try:
             key = layout.claim(spec.generation, spec.rank, spec.incarnation)
             self._store.put_if_absent(key, self._uuid.encode())
         except AlreadyExists:
-            return protocol.Claimed(won=False)
+            return events.Claimed(won=False)
         self.has_claimed = True
         self._courier.start()
-        return protocol.Claimed(won=True)
+        return events.Claimed(won=True)
 
-    def build(self) -> protocol.Built:
-        """Import and build the task; load the checkpoint to go on from, if any."""
+    def perform(self, command: events.Command) -> events.Event | None:
+        """Do one command; where the channel fails, this rank needs another round."""
+        try:
+            return super().perform(command)
+        except ChannelError as error:
+            self._troubles += 1
+            if self._joined is None or self._troubles > CHANNEL_TRIES:
+                raise
+            print(f"smlt: rank {self._spec.rank} needs a new round: {error}", file=sys.stderr)
+            self._needs_round = True
+            raise RoundOver from error
+
+    def build(self) -> events.Built:
+        """Import and build the task."""
         self._courier.doing("building", 0)
         spec, job = self._spec, self._job.job
         task = make_task(spec, self._job, self._store)
@@ -156,34 +183,82 @@ class FunctionWorker(Worker):
         schedule = Schedule.of(job, shape.examples)
         stepping = STEPPINGS[spec.sync.mode](task, shape, spec.sync)
         self._built = _Training(stepping, schedule)
-        if not spec.resume_from:
-            return protocol.Built(schedule, Cursor())
-        manifest = checkpoint.read_manifest(self._store, spec.resume_from)
-        shared = checkpoint.read_state(self._store, manifest)
-        private = checkpoint.read_private(self._store, manifest, spec.rank, spec.world_size)
-        stepping.load(shared, private, spec.world_size)
-        self._step = manifest.cursor.step
-        return protocol.Built(schedule, manifest.cursor, manifest.best, manifest.goal)
+        return events.Built(schedule)
 
-    def await_round(self) -> protocol.RoundOpened:
-        """Say READY, wait for the round, join it, and meet the others."""
-        spec, training = self._spec, self._training
+    def await_round(self) -> events.RoundOpened:
+        """Say READY, unless another round is open already, and wait for one with this process in it."""
+        training, before = self._training, self._round
         self._courier.doing("ready", self._step)
-        self._courier.ready(Ready(self._uuid, training.shape, training.schedule.total_steps, self._step))
-        number = self._wait_for_round().number
+        if before is None or self._needs_round:
+            after = -1 if before is None else before.number
+            time.sleep(min(BACK_OFF_S * 2**self._troubles, LONGEST_BACK_OFF_S) if self._troubles else 0)
+            self._courier.ready(Ready(self._uuid, training.shape, training.schedule.total_steps, after))
+        self._round = self._wait_for_round()
+        self._needs_round = False
+        return events.RoundOpened()
+
+    def meet(self, command: events.Meet) -> events.Met:
+        """Join the round, and meet the others."""
+        spec, training, opened = self._spec, self._training, self._opened
         seat = None
         if spec.world_size > 1:
             channel = self._registry.open_channel(
-                spec.channel, generation=spec.generation, round_number=number, rank=spec.rank
+                spec.channel, generation=spec.generation, round_number=opened.number, rank=spec.rank
             )
-            seat = Seat(channel, (spec.generation, number), spec.rank, spec.world_size, self._patience)
+            seat = Seat(channel, (spec.generation, opened.number), spec.rank, spec.world_size, self._patience)
         self._joined = Membership(seat, training.shape)
-        training.stepping.join(seat)
-        self._joined.meet("hello", self._step)
-        self._timer.restart()
-        return protocol.RoundOpened()
+        return events.Met(self._joined.meet(command.standing))
 
-    def compute(self, command: protocol.Compute) -> protocol.Computed:
+    def restore(self) -> events.Restored:
+        """Load the checkpoint that the round names; where it names none, begin with a task as it is built."""
+        self._courier.doing("loading", self._step)
+        if not self._training.is_fresh:
+            self._release_task()
+            self.build()
+        key, spec, training = self._opened.resume_from, self._spec, self._training
+        if not key:
+            self._join()
+            return events.Restored(Cursor())
+        training.is_fresh = False
+        manifest = checkpoint.read_manifest(self._store, key)
+        shared = checkpoint.read_state(self._store, manifest)
+        private = checkpoint.read_private(self._store, manifest, spec.rank, spec.world_size)
+        training.stepping.load(shared, private, spec.world_size)
+        self._step = manifest.cursor.step
+        self._join()
+        return events.Restored(manifest.cursor, manifest.best, manifest.goal)
+
+    def fetch(self, command: events.Fetch) -> events.Fetched:
+        """Load what the donor serves."""
+        self._courier.doing("loading", self._step, command.donor)
+        training = self._training
+        state = self._membership.fetch(command.donor, command.cursor.step)
+        self._step = command.cursor.step
+        training.is_fresh = False
+        training.stepping.load(state, [], self._spec.world_size)
+        self._join()
+        return events.Fetched()
+
+    def serve(self, command: events.Serve) -> events.Served:
+        """Serve the state."""
+        self._courier.doing("serving", self._step)
+        state = self._training.stepping.shared_state()
+        self._membership.serve(state, command.cursor.step, command.readers)
+        self._join()
+        return events.Served()
+
+    def stay(self) -> events.Stayed:
+        """Take part with the state that is here."""
+        self._join()
+        return events.Stayed()
+
+    def forget(self) -> events.Forgotten:
+        """Give up the step in hand, and leave the round."""
+        self._training.stepping.forget()
+        self._leave_round()
+        return events.Forgotten()
+
+    def compute(self, command: events.Compute) -> events.Computed:
         """Forward and backward over this rank's share, into memory that the others can read."""
         self._obey()
         cursor, training, membership = command.cursor, self._training, self._membership
@@ -198,33 +273,35 @@ class FunctionWorker(Worker):
         loss = training.stepping.compute(work)
         self._timer.lap("compute")
         wished = bool(self._courier.control.wish) or self._courier.orphaned
-        return protocol.Computed(loss.sum, loss.weight, digest, time.monotonic(), wished)
+        return events.Computed(loss.sum, loss.weight, digest, time.monotonic(), wished)
 
-    def exchange(self, command: protocol.Exchange) -> protocol.Exchanged:
+    def exchange(self, command: events.Exchange) -> events.Exchanged:
         """Publish the contribution and collect the sums."""
         merged = self._training.stepping.exchange(command.header, last=command.last)
         self._membership.exchanged()
+        self._troubles = 0
         self._timer.lap("sync")
-        return protocol.Exchanged(merged)
+        return events.Exchanged(merged)
 
-    def commit(self, command: protocol.Commit) -> protocol.Committed:
+    def commit(self, command: events.Commit) -> events.Committed:
         """Apply the step, unless its loss is not finite."""
         cursor, training = command.cursor, self._training
+        training.is_fresh = False
         self._courier.doing("committing", cursor.step)
         loss = StepLoss(command.merged.loss_sum, command.merged.weight)
         training.stepping.commit(cursor.step, loss)
         self._timer.lap("commit")
         examples = training.schedule.size_at(cursor)
         record = self._timer.record(cursor.step, cursor.epoch, loss.mean, examples)
-        self._courier.step(replace(record, **self._membership.traffic()._asdict()))
+        self._courier.step(replace(record, ended=time.time(), **self._membership.traffic()._asdict()))
         self._step = cursor.step + 1
-        return protocol.Committed(time.monotonic())
+        return events.Committed(time.monotonic())
 
-    def evaluate(self, command: protocol.Evaluate) -> protocol.Evaluated:
+    def evaluate(self, command: events.Evaluate) -> events.Evaluated:
         """Evaluate this rank's share; all ranks come to the same metrics."""
         training, cursor, started = self._training, command.cursor, time.monotonic()
         if training.shape.eval_examples == 0:
-            return protocol.Evaluated({})
+            return events.Evaluated({})
         self._courier.doing("evaluating", cursor.step)
         everything = np.arange(training.shape.eval_examples, dtype=np.int64)
         with training.stepping.shown():
@@ -235,15 +312,15 @@ class FunctionWorker(Worker):
             epoch = cursor.epoch if cursor.consumed else cursor.epoch - 1
             self._courier.evaluation(Evaluation(cursor.step, epoch, metrics, time.monotonic() - started))
         self._timer.restart()
-        return protocol.Evaluated(metrics)
+        return events.Evaluated(metrics)
 
-    def keep_best(self, command: protocol.KeepBest) -> protocol.BestKept:
+    def keep_best(self, command: events.KeepBest) -> events.BestKept:
         """Rank 0 writes the model."""
         if self._spec.rank == 0:
             self._write_model(layout.BEST_MODEL)
-        return protocol.BestKept()
+        return events.BestKept()
 
-    def save(self, command: protocol.Save) -> protocol.Saved:
+    def save(self, command: events.Save) -> events.Saved:
         """Write this rank's part; once all parts are there, the manifest makes them valid."""
         cursor, spec, started = command.cursor, self._spec, time.monotonic()
         self._courier.doing("saving", cursor.step)
@@ -260,16 +337,16 @@ class FunctionWorker(Worker):
             checkpoint.prune(self._store, cursor.step, keep=2)
             self._courier.checkpoint(CheckpointDone(cursor.step, manifest.size_bytes, time.monotonic() - started))
         self._timer.restart()
-        return protocol.Saved(time.monotonic())
+        return events.Saved(time.monotonic())
 
-    def export(self, command: protocol.Export) -> protocol.Exported:
+    def export(self, command: events.Export) -> events.Exported:
         """Rank 0 writes the model."""
         if self._spec.rank == 0:
             self._courier.doing("saving", command.cursor.step)
             self._write_model(layout.MODEL)
-        return protocol.Exported()
+        return events.Exported()
 
-    def leave(self, command: protocol.Leave) -> None:
+    def leave(self, command: events.Leave) -> None:
         """Sum up rank 0's state where the goal is reached, and part from the others."""
         cursor = command.cursor
         self.last_word = Left(command.reason)
@@ -287,15 +364,28 @@ class FunctionWorker(Worker):
             if private:
                 state = checkpoint.sha256_of_all([state, *private])
             self.last_word = replace(self.last_word, weights_sha256=weights, state_sha256=state)
-        self._membership.meet("bye", cursor.step)
+        self._membership.part(cursor.step)
 
     def close(self) -> None:
         """Release the task and the channel."""
+        self._release_task()
+        self._leave_round()
+
+    def _join(self) -> None:
+        """Take part in the round's sums with the state that is here now."""
+        self._training.stepping.join(self._membership.seat)
+        self._timer.restart()
+
+    def _leave_round(self) -> None:
+        if self._joined is not None:
+            self._joined.close()
+            self._joined = None
+
+    def _release_task(self) -> None:
         if self._built is not None:
             self._built.stepping.close()
             self._built.task.close()
-        if self._joined is not None:
-            self._joined.close()
+            self._built = None
 
     @property
     def _training(self) -> _Training:
@@ -304,9 +394,15 @@ class FunctionWorker(Worker):
         return self._built
 
     @property
+    def _opened(self) -> Round:
+        if self._round is None:
+            raise ProtocolError("no round is open yet")
+        return self._round
+
+    @property
     def _membership(self) -> Membership:
         if self._joined is None:
-            raise ProtocolError("no round is open yet")
+            raise ProtocolError("no round is joined")
         return self._joined
 
     def _wait_for_round(self) -> Round:
@@ -314,17 +410,40 @@ class FunctionWorker(Worker):
             self._obey()
             if self._courier.orphaned:
                 raise StopNow("stopped")
-            opened = self._courier.control.round
-            if opened and opened.generation == self._spec.generation and self._uuid in opened.members:
+            opened = self._newer_round()
+            if opened:
                 return opened
             time.sleep(self._spec.beat_s / 10)
 
+    def _newer_round(self) -> Round | None:
+        """A round of this generation after the one this process is in, if there is one with this process in it.
+
+        Raises:
+            StopNow: there is one without it.
+        """
+        opened, spec = self._courier.control.round, self._spec
+        number = -1 if self._round is None else self._round.number
+        if opened is None or (opened.generation, opened.number) <= (spec.generation, number):
+            return None
+        if opened.generation == spec.generation and self._uuid in opened.members:
+            return opened
+        if opened.generation == spec.generation and self._round is None:
+            return None  # opened before this process was ready: it will be in a later one
+        raise StopNow("superseded")
+
     def _obey(self) -> None:
-        """Leave at once where the controller says so, or where another controller has taken over."""
+        """Leave at once where the controller says so, or where another process has taken this one's place.
+
+        Raises:
+            StopNow: this process is not wanted any more.
+            RoundOver: a newer round is open.
+        """
         if self._courier.superseded:
             raise StopNow("superseded")
         if self._courier.control.stop_now or self._courier.control.closed:
             raise StopNow("stopped")
+        if self._newer_round() and self._joined is not None:
+            raise RoundOver
 
     def _patience(self, piece: str, peer: int) -> None:
         """While a peer is waited for: obey the controller; without one, do not wait for ever."""

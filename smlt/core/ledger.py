@@ -49,5 +49,9 @@ class Ledger:
         """What the running functions cost a second."""
         return sum(self._price(1.0, memory_mib) for _, memory_mib in self._open.values())
 
+    def price_usd(self, seconds: float, memory_mib: int) -> float:
+        """What one function more would cost, if it lived so long."""
+        return self.catalog.function.usd_per_request + self._price(seconds, memory_mib)
+
     def _price(self, seconds: float, memory_mib: int) -> float:
         return seconds * memory_mib / 1024 * self.catalog.function.usd_per_gib_s

@@ -1,15 +1,17 @@
-"""One rank's part in one round: its channel, and the small values it gathers from all."""
+"""One rank's part in one round: its channel, the small values it gathers from all, the state it gives or takes."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from smlt.core import wire
+from smlt.core import state_transfer, wire
 from smlt.core.errors import ProtocolError
+from smlt.core.rank_events import Standing
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.collectives import Seat, all_gather
-from smlt.core.task import TaskShape
+from smlt.core.task import State, TaskShape
 
 
 class Traffic(NamedTuple):
@@ -18,6 +20,14 @@ class Traffic(NamedTuple):
     sent_bytes: int = 0
     received_bytes: int = 0
     requests: int = 0
+
+
+@dataclass(frozen=True)
+class _Hello:
+    """What a rank says when it comes to a round."""
+
+    shape: TaskShape
+    standing: Standing
 
 
 class Membership:
@@ -39,6 +49,11 @@ class Membership:
         """Whether this is the only rank."""
         return self._seat is None
 
+    @property
+    def seat(self) -> Seat | None:
+        """This rank's; None for a single rank."""
+        return self._seat
+
     def traffic(self) -> Traffic:
         """What the channel has moved since this was last asked."""
         if self._seat is None:
@@ -56,29 +71,46 @@ class Membership:
             if self._seat is not None:
                 self._seat.channel.discard(key)
 
-    def gather(self, own: bytes, piece: str, step: int) -> list[bytes]:
+    def gather(self, own: bytes, piece: str, step: int = 0) -> list[bytes]:
         """Every rank's value, in rank order."""
         if self._seat is None:
             return [own]
         self._gathered.append((self._exchanges, self._seat.own_key(step, piece)))
         return all_gather(self._seat, own, step, piece)
 
-    def meet(self, occasion: str, step: int) -> None:
-        """Wait until all ranks have come here, and check that they are one computation.
+    def meet(self, standing: Standing) -> list[Standing]:
+        """Wait until all ranks have come to the round; returns where each stands, in rank order.
 
-        At the beginning of a round it makes every channel known to every rank; at the end, once all have come, nobody
-        needs anything more of anybody.
+        It makes every channel known to every rank.
 
         Raises:
             ProtocolError: another rank has built another task.
         """
-        own, own_rank = wire.pack(self._shape), self._seat.rank if self._seat else 0
-        for rank, other in enumerate(self.gather(own, occasion, step)):
-            if other != own:
+        own_rank = self._seat.rank if self._seat else 0
+        hellos = [wire.unpack(each, _Hello) for each in self.gather(wire.pack(_Hello(self._shape, standing)), "hello")]
+        for rank, hello in enumerate(hellos):
+            if hello.shape != self._shape:
                 raise ProtocolError(
-                    f"ranks {own_rank} and {rank} built different tasks: {_difference(own, other)}",
+                    f"ranks {own_rank} and {rank} built different tasks: {_difference(self._shape, hello.shape)}",
                     "build_model and train_data must give the same on every rank, in functions of the same image",
                 )
+        return [hello.standing for hello in hellos]
+
+    def part(self, step: int) -> None:
+        """Wait until all ranks have come to the end: then nobody needs anything more of anybody."""
+        self.gather(b"", "bye", step)
+
+    def serve(self, state: State, step: int, readers: int) -> None:
+        """Give a state to so many ranks."""
+        if self._seat is not None:
+            for key in state_transfer.serve(self._seat, state, step, readers):
+                self._gathered.append((self._exchanges, key))
+
+    def fetch(self, donor: int, step: int) -> State:
+        """The state that `donor` gives."""
+        if self._seat is None:
+            raise ProtocolError("a single rank has no donor")
+        return state_transfer.fetch(self._seat, donor, step)
 
     def close(self) -> None:
         """Release the channel."""
@@ -86,9 +118,8 @@ class Membership:
             self._seat.channel.close()
 
 
-def _difference(own: bytes, other: bytes) -> str:
-    mine, theirs = (wire.unpack(shape, TaskShape) for shape in (own, other))
+def _difference(own: TaskShape, other: TaskShape) -> str:
     for name in TaskShape.__dataclass_fields__:
-        if getattr(mine, name) != getattr(theirs, name):
-            return f"{name} {getattr(mine, name)} and {getattr(theirs, name)}"
+        if getattr(own, name) != getattr(other, name):
+            return f"{name} {getattr(own, name)} and {getattr(other, name)}"
     return "they differ"

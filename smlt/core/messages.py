@@ -15,13 +15,13 @@ class Ready:
         uuid: of this process; a platform's retry of the same incarnation has another one.
         shape: of the task.
         total_steps: of the whole job.
-        step: the step it would compute next.
+        after_round: the last round it took part in, which is dead for it; -1 for none.
     """
 
     uuid: str
     shape: TaskShape
     total_steps: int
-    step: int
+    after_round: int = -1
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class StepRecord:
         seconds: from the end of the step before (or the start of the round) to its end.
         compute_s, sync_s, commit_s: forward and backward; synchronisation with its waiting; the optimizer.
         examples: of the global batch.
+        ended: Unix time when the step was committed.
         sent_bytes, received_bytes, requests: what the channel moved since the step before.
     """
 
@@ -43,6 +44,7 @@ class StepRecord:
     compute_s: float
     sync_s: float
     commit_s: float
+    ended: float = 0.0
     sent_bytes: int = 0
     received_bytes: int = 0
     requests: int = 0
@@ -99,8 +101,9 @@ class Mail:
     """One message from a worker: a beat, and what has gathered since the last one, in this order.
 
     Attributes:
-        phase: what the worker is doing: `starting, building, ready, computing, waiting for PIECE, committing,
+        phase: what the worker is doing: `starting, building, ready, loading, computing, waiting for PIECE, committing,
             evaluating, saving, leaving`.
+        phase_s: for how long by its own clock.
         step: where it is.
         awaits: the rank it waits for, -1 for none.
     """
@@ -108,6 +111,7 @@ class Mail:
     phase: str
     step: int
     awaits: int = -1
+    phase_s: float = 0.0
     ready: Ready | None = None
     output: tuple[str, ...] = ()
     steps: tuple[StepRecord, ...] = ()
@@ -119,11 +123,17 @@ class Mail:
 
 @dataclass(frozen=True)
 class Round:
-    """A fixed membership within a generation: the uuid of each rank's process, in rank order."""
+    """A fixed membership within a generation.
+
+    Attributes:
+        members: the uuid of each rank's process, in rank order.
+        resume_from: key of the checkpoint manifest to go on from where no member has a state; empty for the beginning.
+    """
 
     generation: int
     number: int
     members: tuple[str, ...]
+    resume_from: str = ""
 
 
 @dataclass(frozen=True)

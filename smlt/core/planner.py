@@ -30,6 +30,11 @@ class Sync:
     outer_momentum: float = 0.9
 
     @property
+    def has_private(self) -> bool:
+        """Whether ranks have state of their own: what a lossy codec has lost, or an inner optimizer."""
+        return self.mode == "local_sgd" or self.codec != "fp32"
+
+    @property
     def exchange_every(self) -> int:
         """Steps from one exchange among the ranks to the next."""
         return self.period // self.fragments if self.mode == "local_sgd" else 1

@@ -5,206 +5,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smlt.core.errors import ProtocolError
 from smlt.core.job import Job, Target
+from smlt.core.rank_events import (
+    OUTCOME,
+    AwaitRound,
+    Begun,
+    BestKept,
+    Build,
+    Built,
+    Claim,
+    Claimed,
+    Command,
+    Commit,
+    Committed,
+    Compute,
+    Computed,
+    Evaluate,
+    Evaluated,
+    Event,
+    Exchange,
+    Exchanged,
+    Export,
+    Exported,
+    Fetch,
+    Fetched,
+    Forget,
+    Forgotten,
+    KeepBest,
+    Leave,
+    Meet,
+    Met,
+    Restore,
+    Restored,
+    RoundChanged,
+    RoundOpened,
+    Save,
+    Saved,
+    Serve,
+    Served,
+    Standing,
+    Stay,
+    Stayed,
+)
 from smlt.core.sampler import Cursor, Schedule
 from smlt.core.sync.header import Header
 
-# What happened: the outcome of the command before, or the beginning.
-
-
-@dataclass(frozen=True)
-class Begun:
-    """The process has started."""
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """Whether this process is now the one incarnation of its rank."""
-
-    won: bool
-
-
-@dataclass(frozen=True)
-class Built:
-    """The task is built, and stands where a checkpoint left it, if one was loaded.
-
-    Attributes:
-        schedule: of the job.
-        cursor: the next step to compute.
-        best: the best value of `[job].keep_best` so far.
-        goal: why nothing is left to compute although the schedule says so; empty otherwise.
-    """
-
-    schedule: Schedule
-    cursor: Cursor
-    best: float | None = None
-    goal: str = ""
-
-
-@dataclass(frozen=True)
-class RoundOpened:
-    """The controller has opened a round with all ranks in it."""
-
-
-@dataclass(frozen=True)
-class Computed:
-    """Forward and backward are done.
-
-    Attributes:
-        loss_sum, weight: of this rank's examples.
-        digest: of SHARED state before this step, 0 where not taken.
-        now: seconds by this process's clock; rank 0's alone decides when a checkpoint is due.
-        wished: whether the controller wishes the generation to end.
-    """
-
-    loss_sum: float
-    weight: float
-    digest: int
-    now: float
-    wished: bool
-
-
-@dataclass(frozen=True)
-class Exchanged:
-    """The reduced pieces of the step are here, with what all ranks said."""
-
-    merged: Header
-
-
-@dataclass(frozen=True)
-class Committed:
-    """The step is applied."""
-
-    now: float
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The metrics of an evaluation, the same on every rank."""
-
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class BestKept:
-    """The best model so far is written."""
-
-
-@dataclass(frozen=True)
-class Saved:
-    """The checkpoint's manifest is written."""
-
-    now: float
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The model is written."""
-
-
-Event = (
-    Begun | Claimed | Built | RoundOpened | Computed | Exchanged | Committed | Evaluated | BestKept | Saved | Exported
-)
-
-# What to do now.
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Claim (generation, rank, incarnation)."""
-
-
-@dataclass(frozen=True)
-class Build:
-    """Build the task, load the state to go on from, warm up."""
-
-
-@dataclass(frozen=True)
-class AwaitRound:
-    """Say READY and wait for a round."""
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Forward and backward for the step at the cursor."""
-
-    cursor: Cursor
-    take_digest: bool
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """Send this rank's contribution under this header and await the sums; `last` where the job ends with this step."""
-
-    header: Header
-    last: bool = False
-
-
-@dataclass(frozen=True)
-class Commit:
-    """Apply the step; `merged` carries the global loss."""
-
-    cursor: Cursor
-    merged: Header
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Evaluate this rank's share and gather all."""
-
-    cursor: Cursor
-
-
-@dataclass(frozen=True)
-class KeepBest:
-    """Keep the model of this evaluation as the best so far."""
-
-    cursor: Cursor
-
-
-@dataclass(frozen=True)
-class Save:
-    """Write this rank's part of the checkpoint at the cursor; `best` and `goal` travel in the manifest."""
-
-    cursor: Cursor
-    best: float | None
-    goal: str = ""
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write the model: the goal is reached."""
-
-    cursor: Cursor
-    reason: str
-
-
-@dataclass(frozen=True)
-class Leave:
-    """Report and return normally. `reason`: claim_lost, ended, goal, target."""
-
-    reason: str
-    cursor: Cursor | None = None
-
-
-Command = Claim | Build | AwaitRound | Compute | Exchange | Commit | Evaluate | KeepBest | Save | Export | Leave
-
-_OUTCOME: dict[type[Command], type[Event]] = {
-    Claim: Claimed,
-    Build: Built,
-    AwaitRound: RoundOpened,
-    Compute: Computed,
-    Exchange: Exchanged,
-    Commit: Committed,
-    Evaluate: Evaluated,
-    KeepBest: BestKept,
-    Save: Saved,
-    Export: Exported,
-}
-"""What follows each command; nothing follows `Leave`."""
+_OUTSIDE_A_ROUND = (Claim, Build, AwaitRound, Forget)
+"""Commands during which a change of the round is no news."""
 
 
 @dataclass(frozen=True)
@@ -213,15 +64,18 @@ class Rules:
 
     Attributes:
         job: for evaluation, checkpoints, target and the best model.
-        digest_every: steps between two comparisons of SHARED state.
+        digest_every: steps between two comparisons of SHARED state; at exchanges only, and at the first of a round.
         save_interval_s: seconds between two checkpoints where the job says "auto".
         exchange_every: steps from one exchange among the ranks to the next; the last step of a job has one, too.
+        has_private: whether ranks have PRIVATE state. A donor cannot give a lost rank's back, so all ranks go back to
+            the newest checkpoint then (`[sync].recovery = "exact"`).
     """
 
     job: Job
     digest_every: int = 50
     save_interval_s: float = 30.0
     exchange_every: int = 1
+    has_private: bool = False
 
 
 class RankProtocol:
@@ -237,13 +91,17 @@ class RankProtocol:
         self._rules = rules
         self._schedule: Schedule | None = None
         self._cursor = Cursor()
+        self._has_state = False
         self._end = 0
         self._save = 0
+        self._save_is_due = False
         self._saved_at_s: float | None = None
         self._saved_step = -1
         self._best: float | None = None
+        self._best_before: float | None = None
         self._goal = ""
-        self._due: type[Event] | None = Begun
+        self._is_first_exchange = True
+        self._last: type[Command] | None = None
 
     @property
     def cursor(self) -> Cursor:
@@ -256,11 +114,18 @@ class RankProtocol:
         Raises:
             ProtocolError: the event cannot happen here.
         """
-        if type(event) is not self._due:
+        if not self._can_happen(event):
             raise ProtocolError(f"rank {self._rank} cannot take {event} now")
         command = self._decide(event)
-        self._due = _OUTCOME.get(type(command))
+        self._last = type(command)
         return command
+
+    def _can_happen(self, event: Event) -> bool:
+        if self._last is None:
+            return isinstance(event, Begun)
+        if isinstance(event, RoundChanged):
+            return self._last not in _OUTSIDE_A_ROUND and self._schedule is not None
+        return type(event) is OUTCOME.get(self._last)
 
     def _decide(self, event: Event) -> Command:
         match event:
@@ -268,17 +133,30 @@ class RankProtocol:
                 return Claim()
             case Claimed(won=won):
                 return Build() if won else Leave("claim_lost")
-            case Built(schedule=schedule, cursor=cursor, best=best, goal=goal):
-                self._schedule, self._cursor, self._best = schedule, cursor, best
-                self._saved_step = cursor.step
-                self._goal = goal if self._rules.job.target else ""
+            case Built(schedule=schedule):
+                self._schedule = schedule
                 return AwaitRound()
             case RoundOpened():
+                return Meet(self._standing)
+            case Met(standings=standings):
+                return self._after_meeting(standings)
+            case Restored():
+                self._stand(Standing(event.cursor, event.best))
+                self._saved_step = event.cursor.step
+                self._goal = event.goal if self._rules.job.target else ""
                 return self._go_on()
+            case Fetched() | Served() | Stayed():
+                self._has_state = True
+                return self._settle_commit()
+            case RoundChanged():
+                return Forget()
+            case Forgotten():
+                return AwaitRound()
             case Computed():
                 return self._after_computing(event)
             case Exchanged(merged=merged):
                 self._end, self._save = merged.end, merged.save
+                self._is_first_exchange = False
                 return Commit(self._cursor, merged)
             case Committed(now=now):
                 return self._after_commit(now)
@@ -292,6 +170,50 @@ class RankProtocol:
             case Exported():
                 return Leave(self._goal, self._cursor)
 
+    # A round begins
+
+    @property
+    def _standing(self) -> Standing:
+        if not self._has_state:
+            return Standing()
+        return Standing(self._cursor, self._best_before, self._end, self._save)
+
+    def _stand(self, standing: Standing) -> None:
+        """Be where `standing` is, its last commit just made."""
+        if standing.cursor is None:
+            raise ProtocolError(f"rank {self._rank} cannot stand where there is no state")
+        self._has_state = True
+        self._cursor = standing.cursor
+        self._best = self._best_before = standing.best
+        self._end, self._save = standing.end, standing.save
+        self._save_is_due, self._saved_step = False, -1
+        self._goal = ""
+        self._is_first_exchange = True
+
+    def _after_meeting(self, standings: Sequence[Standing]) -> Command:
+        """The first of those at the highest commit is the donor; who stands elsewhere needs its state."""
+        steps = [-1 if standing.cursor is None else standing.cursor.step for standing in standings]
+        donor = steps.index(max(steps))
+        needy = tuple(rank for rank, step in enumerate(steps) if step != steps[donor])
+        if steps[donor] < 0 or (needy and self._rules.has_private):
+            self._has_state = False
+            return Restore()
+        self._stand(standings[donor])
+        if self._rank in needy:
+            self._has_state = False  # until it is here whole
+            return Fetch(self._cursor, donor)
+        if needy and self._rank == donor:
+            return Serve(self._cursor, len(needy))
+        return Stay()
+
+    def _settle_commit(self) -> Command:
+        """What follows the last commit once more: not every rank may have come to its end in the round before."""
+        if self._cursor.step == 0:
+            return self._go_on()
+        return self._evaluate_or_save()
+
+    # A step
+
     @property
     def _course(self) -> Schedule:
         if self._schedule is None:
@@ -299,13 +221,22 @@ class RankProtocol:
         return self._schedule
 
     def _compute(self) -> Compute:
-        return Compute(self._cursor, take_digest=self._cursor.step % self._rules.digest_every == 0)
+        return Compute(self._cursor, take_digest=self._exchanges and self._compares)
+
+    @property
+    def _exchanges(self) -> bool:
+        """Whether the step in hand ends in an exchange."""
+        following = self._course.after(self._cursor)
+        return self._course.is_done(following) or following.step % self._rules.exchange_every == 0
+
+    @property
+    def _compares(self) -> bool:
+        every = max(1, self._rules.digest_every // self._rules.exchange_every)
+        return self._is_first_exchange or self._cursor.step // self._rules.exchange_every % every == 0
 
     def _after_computing(self, event: Computed) -> Command:
-        following = self._course.after(self._cursor)
-        done = self._course.is_done(following)
-        if done or following.step % self._rules.exchange_every == 0:
-            return Exchange(self._voice(event), done)
+        if self._exchanges:
+            return Exchange(self._voice(event), self._course.is_done(self._course.after(self._cursor)))
         return Commit(self._cursor, Header(self._cursor.step, loss_sum=event.loss_sum, weight=event.weight))
 
     def _voice(self, event: Computed) -> Header:
@@ -317,11 +248,12 @@ class RankProtocol:
                 self._saved_at_s = event.now
             if event.wished:
                 end = following.step
-            if end or self._save_due(following, event.now):
+            if end or self._save_is_due or self._becomes_due(following, event.now):
                 save = following.step
         return Header(self._cursor.step, end, save, event.digest, event.loss_sum, event.weight)
 
-    def _save_due(self, following: Cursor, now: float) -> bool:
+    def _becomes_due(self, following: Cursor, now: float) -> bool:
+        """Whether a checkpoint is due before `following`."""
         every = self._rules.job.checkpoint_every
         if every == "auto":
             return self._saved_at_s is not None and now - self._saved_at_s >= self._rules.save_interval_s
@@ -330,7 +262,12 @@ class RankProtocol:
     def _after_commit(self, now: float) -> Command:
         if self._saved_at_s is None:
             self._saved_at_s = now
-        self._cursor = self._course.after(self._cursor)
+        following = self._course.after(self._cursor)
+        self._save_is_due = not self._exchanges and (self._save_is_due or self._becomes_due(following, now))
+        self._cursor, self._best_before = following, self._best
+        return self._evaluate_or_save()
+
+    def _evaluate_or_save(self) -> Command:
         due = self._course.is_due(self._rules.job.eval_every, self._cursor)
         if due or self._course.is_done(self._cursor):
             return Evaluate(self._cursor)

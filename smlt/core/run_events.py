@@ -8,27 +8,50 @@ from typing import Any
 from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready, Round, StepRecord
 
 
+@dataclass(frozen=True, order=True)
+class Address:
+    """A function: which incarnation of which rank of which generation."""
+
+    generation: int
+    rank: int
+    incarnation: int = 0
+
+
 @dataclass(frozen=True)
 class Terms:
     """What the controller holds a run to.
 
     Attributes:
-        workers: ranks of a generation.
+        workers: ranks of the first generation.
+        max_workers: functions that may live at once.
         deadline_s: seconds from the start to the moment when the run must have stopped; None for no deadline.
         budget_usd: money the run may commit; None for no limit.
         time_limit_s: seconds that a function may live; None for no limit.
         start_deadline_s: a function that is not READY by then has not started.
         leave_s: how long workers may take to leave once told to do so at once.
-        state_write_s: time set aside for writing the state before a limit.
+        state_write_s: the least time set aside for writing the state before a limit.
+        silence_s: a worker that has not been heard of for so long is lost.
+        stuck_s: the least time in which a rank that all others wait for must come to something else.
+        slow_phase_s: the same for evaluating, saving and loading, which take as long as they take.
+        exchange_every: steps from one moment when a generation can end to the next.
+        start_s: a first guess of how long a function takes to be READY.
+        max_losses: so many losses without a step in between, and the run has failed.
     """
 
     workers: int
+    max_workers: int
     deadline_s: float | None
     budget_usd: float | None
     time_limit_s: float | None
     start_deadline_s: float
     leave_s: float = 5.0
     state_write_s: float = 2.0
+    silence_s: float = 5.0
+    stuck_s: float = 5.0
+    slow_phase_s: float = 60.0
+    exchange_every: int = 1
+    start_s: float = 5.0
+    max_losses: int = 3
 
 
 # Events: what happened. `now` is seconds by one clock that never goes back.
@@ -57,15 +80,31 @@ class WorkerReady:
     """A rank has built its task and waits."""
 
     now: float
-    rank: int
+    address: Address
     ready: Ready
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A worker lives.
+
+    Attributes:
+        phase, step, awaits, phase_s: as in `smlt.core.messages.Mail`.
+    """
+
+    now: float
+    address: Address
+    phase: str
+    step: int
+    awaits: int = -1
+    phase_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class StepsDone:
     """A rank reports committed steps."""
 
-    rank: int
+    address: Address
     steps: tuple[StepRecord, ...]
 
 
@@ -89,7 +128,7 @@ class WorkerLeft:
     """A rank's last word."""
 
     now: float
-    rank: int
+    address: Address
     left: Left
 
 
@@ -98,7 +137,7 @@ class WorkerFailed:
     """A rank's last word is an error."""
 
     now: float
-    rank: int
+    address: Address
     failure: Failure
 
 
@@ -107,10 +146,26 @@ class WorkerExited:
     """A function is over, as the platform sees it; `detail` says how if it was not by returning."""
 
     now: float
-    rank: int
-    generation: int
+    address: Address
     lost: bool
     detail: str
+
+
+@dataclass(frozen=True)
+class LaunchFailed:
+    """The platform did not start a function; `detail` says why."""
+
+    now: float
+    address: Address
+    detail: str
+
+
+@dataclass(frozen=True)
+class ScaleRequested:
+    """The user wants another number of workers."""
+
+    now: float
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -122,21 +177,32 @@ class CancelRequested:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed; `committed_usd` is what is spent, and what stopping now would still cost."""
+    """Time has passed.
+
+    Attributes:
+        committed_usd: what is spent, and what stopping now would still cost.
+        worker_usd: what one function more would add to that, started and stopped cleanly.
+        blind: the run's store was out of reach since the last tick, so that nothing could be heard of anybody.
+    """
 
     now: float
     committed_usd: float
+    worker_usd: float = 0.0
+    blind: bool = False
 
 
 Event = (
     Started
     | WorkerReady
+    | Beat
     | StepsDone
     | EvaluationDone
     | Checkpointed
     | WorkerLeft
     | WorkerFailed
     | WorkerExited
+    | LaunchFailed
+    | ScaleRequested
     | CancelRequested
     | Tick
 )
@@ -146,12 +212,10 @@ Event = (
 
 @dataclass(frozen=True)
 class Launch:
-    """Start the function of a rank."""
+    """Start a function; `workers` is the number of its generation's ranks."""
 
-    generation: int
-    rank: int
-    incarnation: int
-    resume_from: str
+    address: Address
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -171,6 +235,13 @@ class Wish:
 @dataclass(frozen=True)
 class StopWorkers:
     """Tell all workers to leave at once."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End one function now, if it is still there."""
+
+    address: Address
 
 
 @dataclass(frozen=True)
@@ -196,4 +267,4 @@ class Finish:
     failure: Failure | None = None
 
 
-Command = Launch | OpenRound | Wish | StopWorkers | KillWorkers | Record | Finish
+Command = Launch | OpenRound | Wish | StopWorkers | Kill | KillWorkers | Record | Finish

@@ -105,7 +105,10 @@ class RunView:
         loss: of the last step.
         metrics, evaluated_step: of the last evaluation, and after how many steps that was.
         examples_per_s: over the last reported steps.
-        generation, handovers: of the newest launch, and how often one generation took over from another.
+        generation: of the newest launch.
+        handovers, handover_stalls_s: how often one generation took over from another, and how long each time nothing
+            was computed.
+        replacements: how often a rank was launched again.
         workers_up, workers_wanted: functions that are ready, and the allocation.
         started, ended: Unix times; 0 where not yet.
         deadline_s, budget_usd: the limits, if any.
@@ -130,6 +133,8 @@ class RunView:
     examples_per_s: float = 0.0
     generation: int = 0
     handovers: int = 0
+    handover_stalls_s: tuple[float, ...] = ()
+    replacements: int = 0
     workers_up: int = 0
     workers_wanted: int = 0
     started: float = 0.0
@@ -175,13 +180,30 @@ def _state(view: RunView, event: RunEvent) -> RunView:
 
 
 def _launched(view: RunView, event: RunEvent) -> RunView:
-    generation = event.data["generation"]
-    taken_over = generation > view.generation and view.state == "handing_over"
-    return replace(view, generation=generation, handovers=view.handovers + taken_over)
+    again = event.data["incarnation"] > 0
+    return replace(view, generation=event.data["generation"], replacements=view.replacements + again)
+
+
+def _handed_over(view: RunView, event: RunEvent) -> RunView:
+    stalls_s = (*view.handover_stalls_s, event.data["stall_s"])
+    return replace(view, handovers=view.handovers + 1, handover_stalls_s=stalls_s)
+
+
+def _rolled_back(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, step=event.data["step"])
+
+
+def _round_opened(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, workers_up=event.data["workers"])
+
+
+def _scale(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, workers_wanted=event.data["workers"])
 
 
 def _ready(view: RunView, event: RunEvent) -> RunView:
-    return replace(view, workers_up=view.workers_up + 1, total_steps=event.data["total_steps"])
+    starting = view.state == "starting"
+    return replace(view, workers_up=view.workers_up + starting, total_steps=event.data["total_steps"])
 
 
 def _steps(view: RunView, event: RunEvent) -> RunView:
@@ -206,6 +228,8 @@ def _checkpointed(view: RunView, event: RunEvent) -> RunView:
 
 
 def _exited(view: RunView, event: RunEvent) -> RunView:
+    if event.data["generation"] != view.generation:
+        return view
     return replace(view, workers_up=max(0, view.workers_up - 1))
 
 
@@ -235,6 +259,10 @@ _FOLDS: dict[str, Callable[[RunView, RunEvent], RunView]] = {
     "state": _state,
     "launched": _launched,
     "ready": _ready,
+    "round_opened": _round_opened,
+    "handed_over": _handed_over,
+    "rolled_back": _rolled_back,
+    "scale": _scale,
     "steps": _steps,
     "evaluated": _evaluated,
     "checkpointed": _checkpointed,

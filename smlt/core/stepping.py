@@ -67,6 +67,10 @@ class Stepping(ABC):
             NonFiniteLoss: the loss is no number; nothing was applied.
         """
 
+    def forget(self) -> None:
+        """Give up the step in hand."""
+        self.task.forget()
+
     @abstractmethod
     def shared_state(self) -> State:
         """What is equal on every rank at a commit."""

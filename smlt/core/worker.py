@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from smlt.core import protocol
-from smlt.core.errors import ProtocolError
+from smlt.core import rank_events as events
+from smlt.core.protocol import RankProtocol
 
 
 class StopNow(Exception):
@@ -16,89 +16,129 @@ class StopNow(Exception):
         self.reason = reason
 
 
+class RoundOver(Exception):
+    """The round is dead: another one is open, or must be opened. What is being done is given up."""
+
+
 class Worker(ABC):
     """One rank's hands: performs the commands of a `RankProtocol`, one at a time, and says what came of each.
 
-    The function's worker trains; a simulator's pretends to. Any method may raise `StopNow`.
+    Any method may raise `StopNow`; and any that takes part in a round, `RoundOver`.
     """
 
-    def perform(self, command: protocol.Command) -> protocol.Event:
-        """Do one command and return its outcome; raises ProtocolError for `Leave`, which has none."""
+    def perform(self, command: events.Command) -> events.Event | None:
+        """Do one command and return its outcome; None after `Leave`, which has none."""
         match command:
-            case protocol.Claim():
+            case events.Claim():
                 return self.claim()
-            case protocol.Build():
+            case events.Build():
                 return self.build()
-            case protocol.AwaitRound():
+            case events.AwaitRound():
                 return self.await_round()
-            case protocol.Compute():
+            case events.Meet():
+                return self.meet(command)
+            case events.Restore():
+                return self.restore()
+            case events.Fetch():
+                return self.fetch(command)
+            case events.Serve():
+                return self.serve(command)
+            case events.Stay():
+                return self.stay()
+            case events.Forget():
+                return self.forget()
+            case events.Compute():
                 return self.compute(command)
-            case protocol.Exchange():
+            case events.Exchange():
                 return self.exchange(command)
-            case protocol.Commit():
+            case events.Commit():
                 return self.commit(command)
-            case protocol.Evaluate():
+            case events.Evaluate():
                 return self.evaluate(command)
-            case protocol.KeepBest():
+            case events.KeepBest():
                 return self.keep_best(command)
-            case protocol.Save():
+            case events.Save():
                 return self.save(command)
-            case protocol.Export():
+            case events.Export():
                 return self.export(command)
-            case protocol.Leave():
-                raise ProtocolError("leaving has no outcome")
+            case events.Leave():
+                return self.leave(command)
 
     @abstractmethod
-    def claim(self) -> protocol.Claimed:
+    def claim(self) -> events.Claimed:
         """Become the one process that is this incarnation of this rank, if no other was quicker."""
 
     @abstractmethod
-    def build(self) -> protocol.Built:
-        """Build the task, and load the state to go on from."""
+    def build(self) -> events.Built:
+        """Build the task, and warm it up."""
 
     @abstractmethod
-    def await_round(self) -> protocol.RoundOpened:
+    def await_round(self) -> events.RoundOpened:
         """Say READY, and wait for a round with this process in it."""
 
     @abstractmethod
-    def compute(self, command: protocol.Compute) -> protocol.Computed:
+    def meet(self, command: events.Meet) -> events.Met:
+        """Join the round; returns once all ranks have come."""
+
+    @abstractmethod
+    def restore(self) -> events.Restored:
+        """Take over the state of the checkpoint that the round names, or begin at the beginning."""
+
+    @abstractmethod
+    def fetch(self, command: events.Fetch) -> events.Fetched:
+        """Take over the donor's SHARED state."""
+
+    @abstractmethod
+    def serve(self, command: events.Serve) -> events.Served:
+        """Serve the SHARED state to the ranks that need it."""
+
+    @abstractmethod
+    def stay(self) -> events.Stayed:
+        """Go on with the state that is here."""
+
+    @abstractmethod
+    def forget(self) -> events.Forgotten:
+        """Give up the step in hand, and leave the round."""
+
+    @abstractmethod
+    def compute(self, command: events.Compute) -> events.Computed:
         """Forward and backward over this rank's share of the global batch."""
 
     @abstractmethod
-    def exchange(self, command: protocol.Exchange) -> protocol.Exchanged:
+    def exchange(self, command: events.Exchange) -> events.Exchanged:
         """Send this rank's contribution, and collect the sums over all."""
 
     @abstractmethod
-    def commit(self, command: protocol.Commit) -> protocol.Committed:
+    def commit(self, command: events.Commit) -> events.Committed:
         """Apply the step; raises NonFiniteLoss, with nothing applied, where the global loss is no number."""
 
     @abstractmethod
-    def evaluate(self, command: protocol.Evaluate) -> protocol.Evaluated:
+    def evaluate(self, command: events.Evaluate) -> events.Evaluated:
         """Evaluate this rank's share, and gather the metrics of all; the same on every rank."""
 
     @abstractmethod
-    def keep_best(self, command: protocol.KeepBest) -> protocol.BestKept:
+    def keep_best(self, command: events.KeepBest) -> events.BestKept:
         """Keep the model as the best so far."""
 
     @abstractmethod
-    def save(self, command: protocol.Save) -> protocol.Saved:
+    def save(self, command: events.Save) -> events.Saved:
         """Write this rank's part of the state; return once the checkpoint is valid."""
 
     @abstractmethod
-    def export(self, command: protocol.Export) -> protocol.Exported:
+    def export(self, command: events.Export) -> events.Exported:
         """Write the trained model."""
 
     @abstractmethod
-    def leave(self, command: protocol.Leave) -> None:
+    def leave(self, command: events.Leave) -> None:
         """Say the last word, once no other rank needs anything of this one."""
 
 
-def drive(worker: Worker, rank: protocol.RankProtocol) -> None:
+def drive(worker: Worker, rank: RankProtocol) -> None:
     """The step loop: from the first claim to the last word."""
-    event: protocol.Event = protocol.Begun()
-    while True:
+    event: events.Event | None = events.Begun()
+    while event is not None:
         command = rank.next(event)
-        if isinstance(command, protocol.Leave):
-            worker.leave(command)
-            return
-        event = worker.perform(command)
+        try:
+            event = worker.perform(command)
+        except RoundOver:
+            event = events.RoundChanged()

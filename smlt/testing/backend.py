@@ -107,9 +107,7 @@ class BackendContract:
     def test_a_function_gets_the_spec_it_was_launched_with(
         self, launcher: Launcher, store: ObjectStore, new_spec: NewSpec
     ) -> None:
-        spec = new_spec(
-            "return", resume_from="checkpoints/7/manifest", job={"act": "return", "deep": {"list": [1, 2.5]}}
-        )
+        spec = new_spec("return", scratch="/a folder", job={"act": "return", "deep": {"list": [1, 2.5]}})
         self.wait_for(launcher, launcher.launch(spec), Phase.ENDED)
         assert wire.unpack(store.get(said(spec, "spec")), RankSpec) == spec
 
@@ -351,7 +349,6 @@ def spec_for(backend: Backend[Any], place: RunPlace, act: str) -> RankSpec:
         task_module="",
         task_class="",
         task_payload=b"",
-        resume_from="",
         scratch=str(place.runs_dir / place.run / "scratch"),
         threads=1,
         beat_s=limits.beat_s,

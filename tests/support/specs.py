@@ -24,7 +24,6 @@ SPEC = RankSpec(
     task_module="",
     task_class="",
     task_payload=b"",
-    resume_from="",
     scratch="",
     threads=1,
     beat_s=0.01,
