@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from smlt.core.catalog import Catalog
+from smlt.core.chaos import Fault
 from smlt.core.errors import ConfigError, nearest
 from smlt.core.planner import Sync
 from smlt.core.storage import ChannelSpec, StoreSpec
@@ -71,6 +72,7 @@ class RankSpec:
         time_limit_s: the platform ends this function so long after its start; None for never.
         memory_mib: memory of the function.
         sync: how the ranks are kept one computation.
+        faults: what shall go wrong on purpose.
     """
 
     run: str
@@ -94,6 +96,7 @@ class RankSpec:
     time_limit_s: float | None
     memory_mib: int
     sync: Sync = field(default_factory=Sync)
+    faults: tuple[Fault, ...] = ()
 
     @property
     def label(self) -> str:
@@ -215,6 +218,11 @@ class Backend(ABC, Generic[OptionsT]):
     @abstractmethod
     def catalog(self) -> Catalog:
         """Prices, with source and date."""
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What shall go wrong on purpose; nothing, unless the options offer it."""
+        return ()
 
     @abstractmethod
     def launcher(self, place: RunPlace) -> Launcher:

@@ -101,6 +101,12 @@ class Courier:
         """Whether another controller than the one that launched this worker is in charge."""
         return self._control.epoch > self._spec.controller_epoch
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether all that was to be said is said."""
+        with self._lock:
+            return self._unsent is None and self._outbox.is_empty()
+
     def doing(self, phase: str, step: int, awaits: int = -1) -> None:
         """Say what the worker is doing now."""
         if phase != self._phase:
@@ -176,8 +182,8 @@ class Courier:
         A mail whose writing failed may have been written all the same, and read. It is sent again as it was, under its
         number, so that it is read once; what has gathered meanwhile comes in the next.
         """
-        if self._unsent is None:
-            self._unsent = self._next_mail()
+        with self._lock:
+            self._unsent = self._unsent or self._next_mail()
         if self._unsent is None:
             return False
         spec = self._spec
@@ -188,10 +194,9 @@ class Courier:
         return True
 
     def _next_mail(self) -> bytes | None:
-        with self._lock:
-            if self._outbox.is_empty() and self._clock() - self._mailed_at < SILENT_BEAT_S:
-                return None
-            outbox, self._outbox = self._outbox, _Outbox()
+        if self._outbox.is_empty() and self._clock() - self._mailed_at < SILENT_BEAT_S:
+            return None
+        outbox, self._outbox = self._outbox, _Outbox()
         return wire.pack(
             Mail(
                 phase=self._phase,

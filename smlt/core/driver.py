@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from smlt._version import __version__
 from smlt.core import checkpoint, layout, run_events
 from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
+from smlt.core.chaos import DRIVING, FaultPoints, once
 from smlt.core.control import ControlDesk, Mailbox
 from smlt.core.controller import Controller
 from smlt.core.errors import CloudError
@@ -81,6 +82,7 @@ class Driver:
         self._run, self._place, self._plan, self._channel = run, place, plan, channel
         self._desk, self._launcher, self._log, self._ledger = desk, launcher, log, ledger
         self._functions: list[_Function] = []
+        self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
         self._flushed_at = self._ticked_at = time.monotonic()
         self._refused: list[run_events.LaunchFailed] = []
         self._finish: run_events.Finish | None = None
@@ -119,6 +121,8 @@ class Driver:
     def _handle(self, machine: Controller, event: run_events.Event) -> None:
         for command in machine.handle(event):
             self._perform(command)
+        if isinstance(event, run_events.StepsDone):
+            self._faults.reach(DRIVING, event.steps[-1].step)
 
     def _perform(self, command: run_events.Command) -> None:
         match command:
@@ -171,6 +175,7 @@ class Driver:
             time_limit_s=limits.function_time_limit_s,
             memory_mib=allocation.memory_mib,
             sync=allocation.sync,
+            faults=run.backend.faults,
         )
         self._log.flush()  # whoever drives the run next must know that this generation may be running
         try:

@@ -16,6 +16,8 @@ from smlt._version import __version__
 from smlt.core import checkpoint, layout, wire
 from smlt.core import rank_events as events
 from smlt.core.backend import RankSpec
+from smlt.core.chaos import FaultPoints, once
+from smlt.core.chaos_channel import ChaosChannel
 from smlt.core.courier import Courier
 from smlt.core.errors import AlreadyExists, ChannelError, ProtocolError, SmltError, TaskError
 from smlt.core.job import JobSpec
@@ -128,6 +130,7 @@ class FunctionWorker(Worker):
         self.has_claimed = False
         self._spec, self._registry, self._store, self._courier = spec, registry, store, courier
         self._uuid = uuid.uuid4().hex
+        self._faults = FaultPoints(spec.faults, spec.rank, spec.generation, spec.incarnation, once(store, spec.rank))
         self._job: JobSpec
         self._built: _Training | None = None
         self._joined: Membership | None = None
@@ -176,6 +179,7 @@ class FunctionWorker(Worker):
     def build(self) -> events.Built:
         """Import and build the task."""
         self._courier.doing("building", 0)
+        self._faults.reach("building", 0)
         spec, job = self._spec, self._job.job
         task = make_task(spec, self._job, self._store)
         prepared = prepared_data(task, spec, self._store, self._obey)
@@ -205,13 +209,17 @@ class FunctionWorker(Worker):
             channel = self._registry.open_channel(
                 spec.channel, generation=spec.generation, round_number=opened.number, rank=spec.rank
             )
+            if self._faults.lie_in_channel():
+                channel = ChaosChannel(channel, self._faults, lambda: self._step)
             seat = Seat(channel, (spec.generation, opened.number), spec.rank, spec.world_size, self._patience)
         self._joined = Membership(seat, training.shape)
+        self._faults.reach("meeting", self._step)
         return events.Met(self._joined.meet(command.standing))
 
     def restore(self) -> events.Restored:
         """Load the checkpoint that the round names; where it names none, begin with a task as it is built."""
         self._courier.doing("loading", self._step)
+        self._faults.reach("loading", self._step)
         if not self._training.is_fresh:
             self._release_task()
             self.build()
@@ -231,6 +239,7 @@ class FunctionWorker(Worker):
     def fetch(self, command: events.Fetch) -> events.Fetched:
         """Load what the donor serves."""
         self._courier.doing("loading", self._step, command.donor)
+        self._faults.reach("loading", command.cursor.step)
         training = self._training
         state = self._membership.fetch(command.donor, command.cursor.step)
         self._step = command.cursor.step
@@ -270,14 +279,19 @@ class FunctionWorker(Worker):
         batch = training.schedule.batch(self._order_of(cursor.epoch), cursor)
         indices = share(batch, self._spec.rank, self._spec.world_size)
         work = StepWork(cursor.step, cursor.epoch, indices, len(batch), training.schedule.ends_epoch(cursor))
+        self._faults.reach("computing", cursor.step)
         loss = training.stepping.compute(work)
+        self._faults.reach("computed", cursor.step)
         self._timer.lap("compute")
         wished = bool(self._courier.control.wish) or self._courier.orphaned
         return events.Computed(loss.sum, loss.weight, digest, time.monotonic(), wished)
 
     def exchange(self, command: events.Exchange) -> events.Exchanged:
         """Publish the contribution and collect the sums."""
+        if command.header.end:
+            self._faults.reach("announcing", command.header.step)
         merged = self._training.stepping.exchange(command.header, last=command.last)
+        self._faults.reach("consumed", command.header.step)
         self._membership.exchanged()
         self._troubles = 0
         self._timer.lap("sync")
@@ -295,6 +309,7 @@ class FunctionWorker(Worker):
         record = self._timer.record(cursor.step, cursor.epoch, loss.mean, examples)
         self._courier.step(replace(record, ended=time.time(), **self._membership.traffic()._asdict()))
         self._step = cursor.step + 1
+        self._faults.reach("committed", cursor.step)
         return events.Committed(time.monotonic())
 
     def evaluate(self, command: events.Evaluate) -> events.Evaluated:
@@ -306,6 +321,7 @@ class FunctionWorker(Worker):
         everything = np.arange(training.shape.eval_examples, dtype=np.int64)
         with training.stepping.shown():
             own = training.task.evaluate(share(everything, self._spec.rank, self._spec.world_size))
+        self._faults.reach("evaluating", cursor.step)
         parts = self._membership.gather(wire.pack(own), "eval", cursor.step)
         metrics = training.task.finish_evaluation([wire.unpack(part, EvalPart) for part in parts])
         if self._spec.rank == 0:
@@ -329,10 +345,13 @@ class FunctionWorker(Worker):
         own = checkpoint.write_own(
             self._store, shared, stepping.private_state(), cursor.step, spec.rank, spec.world_size
         )
+        self._faults.reach("saving", cursor.step)
         gathered = self._membership.gather(wire.pack(own), "save", cursor.step)
         written = [wire.unpack(each, checkpoint.Written) for each in gathered]
         manifest = checkpoint.Manifest.of(cursor, written, shared.extra, command.best, command.goal)
+        self._faults.reach("manifest", cursor.step)
         checkpoint.write_manifest(self._store, manifest)
+        self._faults.reach("saved", cursor.step)
         if spec.rank == 0:
             checkpoint.prune(self._store, cursor.step, keep=2)
             self._courier.checkpoint(CheckpointDone(cursor.step, manifest.size_bytes, time.monotonic() - started))
@@ -343,6 +362,7 @@ class FunctionWorker(Worker):
         """Rank 0 writes the model."""
         if self._spec.rank == 0:
             self._courier.doing("saving", command.cursor.step)
+            self._faults.reach("exporting", command.cursor.step)
             self._write_model(layout.MODEL)
         return events.Exported()
 
@@ -364,6 +384,7 @@ class FunctionWorker(Worker):
             if private:
                 state = checkpoint.sha256_of_all([state, *private])
             self.last_word = replace(self.last_word, weights_sha256=weights, state_sha256=state)
+        self._faults.reach("leaving", cursor.step)
         self._membership.part(cursor.step)
 
     def close(self) -> None:
@@ -407,6 +428,8 @@ class FunctionWorker(Worker):
 
     def _wait_for_round(self) -> Round:
         while True:
+            if self._courier.is_quiet:
+                self._faults.reach("ready", self._step)
             self._obey()
             if self._courier.orphaned:
                 raise StopNow("stopped")

@@ -30,6 +30,11 @@ def mail(generation: int, rank: int, incarnation: int, number: int) -> str:
     return f"mail/{generation}/{rank}/{incarnation}/{number:08d}"
 
 
+def fault(number: int, rank: int) -> str:
+    """Says that rule `number` of the run's chaos has taken effect on this rank; -1 for the controller."""
+    return f"chaos/{number}/{rank}"
+
+
 def checkpoint(step: int) -> str:
     """Folder of the checkpoint at the start of `step`."""
     return f"{CHECKPOINTS}{step:09d}/"

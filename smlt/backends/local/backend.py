@@ -18,6 +18,7 @@ from smlt.backends.file_store import UNLISTED
 from smlt.backends.process_launcher import ProcessLauncher
 from smlt.core.backend import Backend, BackendOptions, CheckResult, Launcher, Limits, RunPlace
 from smlt.core.catalog import Catalog, load_catalog
+from smlt.core.chaos import Fault, parse_faults
 from smlt.core.errors import ConfigError, SmltError
 from smlt.core.job import Seconds
 from smlt.core.storage import ChannelSpec, StoreSpec
@@ -59,6 +60,21 @@ class LocalOptions(BackendOptions):
     reducing_token_file: Path | None = Field(
         None, description="holds the secret of the store at reducing_url", examples=["token.txt"]
     )
+
+    chaos: tuple[str, ...] = Field(
+        (),
+        description="what shall go wrong on purpose, for trying recovery: kill, hang, freeze, slow, controller_exit",
+        examples=[["kill:rank=1,step=7", "hang:rank=0,step=9,at=saving", "controller_exit:step=20"]],
+    )
+
+    @field_validator("chaos")
+    @classmethod
+    def _are_faults(cls, chaos: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            parse_faults(chaos)
+        except ConfigError as error:
+            raise ValueError(f"{error.message} ({error.hint})" if error.hint else error.message) from None
+        return chaos
 
     @field_validator("redis_url")
     @classmethod
@@ -106,6 +122,11 @@ class LocalBackend(Backend[LocalOptions]):
             return listed
         function = listed.function.model_copy(update={"usd_per_gib_s": self.options.usd_per_gib_s})
         return listed.model_copy(update={"function": function, "source": "the option usd_per_gib_s"})
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """The option `chaos`."""
+        return parse_faults(self.options.chaos)
 
     def launcher(self, place: RunPlace) -> Launcher:
         """A fork server with `place.preload` imported."""
