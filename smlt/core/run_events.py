@@ -66,6 +66,7 @@ class Started:
         resume_from: key of the manifest to go on from; empty for none.
         step: where that is.
         spent_usd: by earlier sessions.
+        worker_usd: what one function costs, started and stopped cleanly.
     """
 
     now: float
@@ -73,6 +74,7 @@ class Started:
     resume_from: str
     step: int
     spent_usd: float = 0.0
+    worker_usd: float = 0.0
 
 
 @dataclass(frozen=True)

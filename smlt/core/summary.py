@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from smlt.core import strict_json
-from smlt.core.errors import ConfigError, JobFailed, NonFiniteLoss, PluginError, SmltError, TaskError
+from smlt.core.errors import CloudError, ConfigError, JobFailed, NonFiniteLoss, PluginError, SmltError, TaskError
 
 _TOLD_APART: dict[str, type[SmltError]] = {
-    kind.__name__: kind for kind in (ConfigError, PluginError, TaskError, NonFiniteLoss)
+    kind.__name__: kind for kind in (ConfigError, PluginError, TaskError, NonFiniteLoss, CloudError)
 }
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from smlt.core.controller import Controller
-from smlt.core.messages import Left, Round
-from smlt.core.run_events import Finish, KillWorkers, OpenRound, Record, Started, StopWorkers, Wish
-from tests.support.events import TERMS, Desk, launches
+from smlt.core.messages import Left
+from smlt.core.run_events import Address, Finish, Kill, KillWorkers, Record, Started, StopWorkers, Wish
+from tests.support.events import TERMS, Desk, launches, opened, relaunch
 
 
 def test_a_run_from_its_start_to_its_goal() -> None:
@@ -17,7 +17,7 @@ def test_a_run_from_its_start_to_its_goal() -> None:
     assert desk.start() == launches(1, 3)
     assert desk.state == "starting"
     assert [desk.ready(2), desk.ready(0)] == [[], []]
-    assert desk.ready(1) == [OpenRound(Round(1, 0, ("uuid-0", "uuid-1", "uuid-2")))]
+    assert desk.ready(1) == [opened(1, 0, (0, 0, 0))]
     assert desk.state == "running"
     assert [desk.steps(0, 1), desk.evaluated(2), desk.checkpointed(2), desk.tick(1.0)] == [[], [], [], []]
     assert [desk.left(1, "goal", 2), desk.exited(1), desk.left(0, "goal", 2)] == [[], [], []]
@@ -42,10 +42,8 @@ def test_the_intent_is_recorded_before_any_launch() -> None:
 
 def test_a_run_goes_on_from_a_checkpoint_as_a_later_generation() -> None:
     desk = Desk()
-    assert desk.start(generation=5, resume_from="checkpoints/7/manifest", step=7) == launches(
-        5, 2, "checkpoints/7/manifest"
-    )
-    assert desk.all_ready(step=7) == [OpenRound(Round(5, 0, ("uuid-0", "uuid-1")))]
+    assert desk.start(generation=5, resume_from="checkpoints/7/manifest", step=7) == launches(5, 2)
+    assert desk.all_ready() == [opened(5, 0, resume_from="checkpoints/7/manifest")]
     assert desk.records("round_opened") == [{"generation": 5, "round": 0, "workers": 2, "step": 7}]
 
 
@@ -83,51 +81,25 @@ def _assert_plain(value: object) -> None:
         assert value is None or isinstance(value, (str, int, float))
 
 
-def test_the_time_limit_hands_over_to_a_generation_that_starts_from_the_newest_checkpoint() -> None:
-    desk = Desk(time_limit_s=60.0, state_write_s=5.0)
-    desk.run()
-    desk.steps(0, seconds=10.0)
-    assert desk.tick(34.0) == []
-    assert desk.tick(2.0) == [Wish("time limit")]
-    assert desk.state == "handing_over"
-    assert desk.tick(1.0) == []
-    desk.checkpointed(3)
-    assert desk.left(0, "ended", 3) == []
-    assert desk.left(1, "ended", 3) == launches(2, 2, "checkpoints/3/manifest")
-    assert desk.state == "starting"
-    assert desk.all_ready(step=3) == [OpenRound(Round(2, 0, ("uuid-0", "uuid-1")))]
-    assert desk.tick(30.0) == []
-    assert desk.tick(10.0) == [Wish("time limit")]
-
-
-def test_the_wish_leaves_time_for_two_steps_and_the_state() -> None:
-    for step_s, last_s in ((0.5, 57.0), (20.0, 18.0)):
-        desk = Desk(time_limit_s=60.0, state_write_s=2.0)
-        desk.run()
-        desk.steps(0, seconds=step_s)
-        assert desk.tick(last_s) == []
-        assert desk.tick(0.1) == [Wish("time limit")]
-
-
-def test_exits_of_an_old_generation_are_no_news() -> None:
-    desk = Desk(time_limit_s=60.0)
-    desk.run()
-    desk.tick(59.0)
-    desk.all_leave("ended", 3)
-    for rank in (0, 1):
-        assert desk.exited(rank, generation=1, lost=True, detail="killed") == []
-    assert desk.state == "starting"
-    assert desk.all_ready() == [OpenRound(Round(2, 0, ("uuid-0", "uuid-1")))]
-
-
-def test_workers_that_leave_without_being_asked_fail_the_run() -> None:
+def test_workers_that_leave_without_being_asked_are_replaced() -> None:
+    """They saw no controller for a while, say."""
     desk = Desk()
     desk.run()
-    (finish,) = desk.all_leave("stopped", 5)
-    assert isinstance(finish, Finish)
-    assert (finish.status, finish.stop_reason) == ("failed", "stopped")
-    assert finish.failure is not None
-    assert "the workers left: stopped" in finish.failure.message
+    desk.steps(0)
+    assert desk.left(1, "stopped", 1) == [Kill(Address(1, 1, 0)), relaunch(1, 1, 1)]
+    assert desk.records("lost") == [
+        {"generation": 1, "rank": 1, "incarnation": 0, "step": 1, "detail": "it left: stopped"}
+    ]
+    assert desk.ready(1) == [opened(1, 1, (0, 1))]
+
+
+def test_workers_that_end_without_being_asked_are_followed_by_others() -> None:
+    """They saw no controller for a while, and came to an agreed step."""
+    desk = Desk()
+    desk.run()
+    desk.checkpointed(5)
+    assert desk.all_leave("ended", 5) == launches(2, 2)
+    assert desk.all_ready() == [opened(2, 0, resume_from="checkpoints/5/manifest")]
 
 
 # Cancelling
@@ -146,13 +118,13 @@ def test_cancelled_before_the_first_step_stops_at_once() -> None:
 
 @pytest.mark.parametrize("handing_over", [False, True])
 def test_cancelled_once_ends_at_an_agreed_step(handing_over: bool) -> None:
-    desk = Desk(time_limit_s=60.0)
+    desk = Desk(time_limit_s=60.0, max_workers=2)
     desk.run()
     if handing_over:
-        assert desk.tick(59.0) == [Wish("time limit")]
+        assert desk.live(59.0) == [Wish("time limit")]
     assert desk.cancel() == [Wish("cancelled")]
     assert desk.state == "stopping"
-    assert desk.tick(10.0) == []
+    assert desk.live(10.0) == []
     desk.checkpointed(3)
     assert desk.all_leave("ended", 3) == [Finish("cancelled", "cancelled", Left("ended", 3))]
 
@@ -187,10 +159,10 @@ def test_cancelled_while_the_goal_is_reached_is_success() -> None:
 
 
 def test_cancelled_between_two_generations() -> None:
-    desk = Desk(time_limit_s=60.0)
+    desk = Desk(time_limit_s=60.0, max_workers=2)
     desk.run()
-    desk.tick(59.0)
-    desk.all_leave("ended", 3)
+    desk.live(59.0)
+    assert desk.all_leave("ended", 3) == launches(2, 2)
     assert desk.cancel() == [StopWorkers()]
     assert desk.all_exit(generation=1) == []
     assert desk.all_leave("stopped") == [Finish("cancelled", "cancelled", Left("stopped"))]

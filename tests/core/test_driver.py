@@ -21,14 +21,14 @@ from tests.support.linear import Linear
 from tests.support.scripted import Function, Script, ScriptedBackend, scripted_registry
 
 
-def train(folder: Path, script: Script, listener=None, **sections: dict) -> Summary:
+def train(folder: Path, script: Script, listener=None, start_deadline_s: float = 60.0, **sections: dict) -> Summary:
     plain = {"job": {"task": "x:Linear", "name": "test"}, "backend": {"name": "scripted"}, "workers": {"count": 2}}
     spec = JobSpec.model_validate({**plain, **sections})
-    return run(RunRequest(spec, folder, folder, Linear), scripted_registry(script), listener=listener)
+    return run(RunRequest(spec, folder, folder, Linear), scripted_registry(script, start_deadline_s), listener=listener)
 
 
 def ready(function: Function) -> Mail:
-    return Mail("ready", 0, ready=Ready(f"uuid-{function.spec.rank}", TaskShape(10, 0, 3, ()), 5, 0))
+    return Mail("ready", 0, ready=Ready(f"uuid-{function.spec.label}", TaskShape(10, 0, 3, ()), 5))
 
 
 def reach_the_goal(function: Function) -> None:
@@ -50,7 +50,7 @@ def test_functions_are_told_all_that_they_need(tmp_path: Path) -> None:
     ]  # fmt: skip
     spec = specs[0]
     assert (spec.run, spec.controller_epoch, spec.smlt_version) == ("test", 1, __version__)
-    assert (spec.memory_mib, spec.resume_from, spec.time_limit_s) == (2048, "", None)
+    assert (spec.memory_mib, spec.time_limit_s) == (2048, None)
     assert JobSpec.from_plain(spec.job).workers.count == 3
     assert spec.task_payload
     assert (summary.status, summary.weights_sha256, summary.state_sha256) == ("succeeded", "w" * 64, "s" * 64)
@@ -92,7 +92,24 @@ def test_the_last_mail_is_read_although_the_function_is_over(tmp_path: Path) -> 
     assert (summary.status, summary.error) == ("succeeded", {})
 
 
-def test_a_function_without_a_word_is_told_as_the_platform_tells_it(tmp_path: Path) -> None:
+def test_a_function_without_a_word_is_replaced(tmp_path: Path) -> None:
+    waiting: list[Function] = []
+
+    def script(function: Function) -> None:
+        if function.spec.label == "1.1.0":
+            function.end(Phase.LOST, "killed by signal 9")
+            return
+        waiting.append(function)
+        if len(waiting) == 2:
+            for each in waiting:
+                reach_the_goal(each)
+
+    summary = train(tmp_path, script)
+    assert (summary.status, summary.replacements) == ("succeeded", 1)
+    assert set(ScriptedBackend.launchers[0].functions) == {"1.0.0", "1.1.0", "1.1.1"}
+
+
+def test_functions_that_are_lost_again_and_again_are_told_as_the_platform_tells_it(tmp_path: Path) -> None:
     def script(function: Function) -> None:
         function.end(Phase.LOST, "killed by signal 9")
 
@@ -115,18 +132,47 @@ def test_what_all_functions_cost_is_in_the_summary_over_all_sessions(tmp_path: P
     assert second.wall_seconds > first.wall_seconds
 
 
-def test_a_platform_that_refuses_a_launch_fails_the_run_and_is_closed(tmp_path: Path) -> None:
+def test_a_launch_that_is_refused_is_tried_again(tmp_path: Path) -> None:
+    refused: list[str] = []
+    events: list[RunEvent] = []
+
+    def script(function: Function) -> None:
+        if function.spec.rank == 1 and not refused:
+            refused.append(function.spec.label)
+            raise CloudError("too many requests")
+        reach_the_goal(function)
+
+    assert train(tmp_path, script, events.append).status == "succeeded"
+    (record,) = [event.data for event in events if event.kind == "launch_failed"]
+    assert (record["rank"], record["detail"]) == (1, "too many requests")
+
+
+def test_a_platform_that_refuses_a_launch_for_too_long_fails_the_run(tmp_path: Path) -> None:
     def script(function: Function) -> None:
         if function.spec.rank == 1:
             raise CloudError("quota exceeded", "ask for more")
+        function.say(Mail("leaving", 0, left=Left("stopped")))
+        function.end()
 
-    with pytest.raises(CloudError, match="quota exceeded"):
+    summary = train(tmp_path, script, start_deadline_s=0.5)
+    assert (summary.status, summary.stop_reason) == ("failed", "launch failed")
+    assert summary.error["message"] == "rank 1 could not be launched: quota exceeded"
+    assert summary.error["hint"] == "ask for more"
+    assert summary.failure().exit_code == CloudError.exit_code
+
+
+def test_a_launch_that_no_later_try_can_mend_fails_the_run_at_once_and_all_is_closed(tmp_path: Path) -> None:
+    def script(function: Function) -> None:
+        if function.spec.rank == 1:
+            raise ConfigError("no credentials", "log in")
+
+    with pytest.raises(ConfigError, match="no credentials"):
         train(tmp_path, script)
     launcher = ScriptedBackend.launchers[0]
     assert launcher.is_closed
     store = launcher.functions["1.0.0"].store
     view = view_of(store)
-    assert (view.state, view.error) == ("failed", "quota exceeded\n  hint: ask for more")
+    assert (view.state, view.error) == ("failed", "no credentials\n  hint: log in")
     assert wire.unpack(store.get(layout.CONTROL), Control).closed
     assert ScriptedBackend.cleaned == ["test"]
 

@@ -149,15 +149,54 @@ def test_progress() -> None:
     assert (view.spent_usd, view.function_s, view.workers_up) == (0.5, 20.0, 1)
 
 
-def test_a_hand_over_is_counted_once_a_generation() -> None:
-    view = fold(
+def test_a_hand_over_to_a_generation_that_was_made_ready_meanwhile() -> None:
+    launched = fold(
         *STARTED,
+        steps(0, 1),
         ("state", {"state": "handing_over"}),
         ("launched", {"generation": 2, "rank": 0, "incarnation": 0}),
         ("launched", {"generation": 2, "rank": 1, "incarnation": 0}),
-        ("state", {"state": "starting"}),
+        ("ready", {**READY, "generation": 2}),
+        ("exited", {"generation": 1, "rank": 1, "incarnation": 0, "detail": ""}),
     )
-    assert (view.generation, view.handovers, view.workers_up, view.state) == (2, 1, 0, "starting")
+    assert (launched.generation, launched.handovers, launched.state) == (2, 0, "handing_over")
+    assert (launched.workers_up, launched.replacements) == (2, 0)
+    view = fold(
+        ("round_opened", {"generation": 2, "round": 0, "workers": 2, "step": 2}),
+        ("state", {"state": "running"}),
+        ("handed_over", {"generation": 2, "stall_s": 0.25}),
+        view=launched,
+    )
+    assert (view.handovers, view.handover_stalls_s, view.workers_up) == (1, (0.25,), 2)
+
+
+def test_a_generation_that_starts_when_the_one_before_is_over() -> None:
+    view = fold(
+        *STARTED, ("launched", {"generation": 2, "rank": 0, "incarnation": 0}), ("state", {"state": "starting"})
+    )
+    assert (view.generation, view.workers_up, view.state) == (2, 0, "starting")
+
+
+def test_a_rank_that_is_replaced() -> None:
+    lost = fold(
+        *STARTED,
+        steps(0, 1, 2),
+        ("exited", {"generation": 1, "rank": 1, "incarnation": 0, "detail": "killed by signal 9"}),
+        ("launched", {"generation": 1, "rank": 1, "incarnation": 1}),
+        ("state", {"state": "recovering"}),
+    )
+    assert (lost.state, lost.workers_up, lost.replacements, lost.generation) == ("recovering", 1, 1, 1)
+    view = fold(
+        ("round_opened", {"generation": 1, "round": 1, "workers": 2, "step": 2}),
+        ("rolled_back", {"step": 2}),
+        view=lost,
+    )
+    assert (view.workers_up, view.step) == (2, 2)
+
+
+def test_another_number_of_workers_is_wanted() -> None:
+    view = fold(*STARTED, ("scale", {"workers": 3}))
+    assert (view.workers_wanted, view.workers_up) == (3, 2)
 
 
 def test_a_failed_run_and_its_second_session() -> None:

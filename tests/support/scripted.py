@@ -59,15 +59,16 @@ class ScriptedLauncher(Launcher):
 
 
 class ScriptedBackend(Backend[BackendOptions]):
-    """`script` is called with each function at its launch; `launchers` are those that were made."""
+    """`script` is called with each function at its launch, which is refused if it raises; `launchers` were made."""
 
     script: ClassVar[Script]
+    start_deadline_s: ClassVar[float]
     launchers: ClassVar[list[ScriptedLauncher]]
     cleaned: ClassVar[list[str]]
 
     @property
     def limits(self) -> Limits:
-        return Limits(8, (1024, 2048), None, None, 0.01, 1.0, 60.0)
+        return Limits(8, (1024, 2048), None, None, 0.01, 1.0, self.start_deadline_s)
 
     @property
     def catalog(self) -> Catalog:
@@ -90,9 +91,10 @@ class ScriptedBackend(Backend[BackendOptions]):
         return ()
 
 
-def scripted_registry(script: Script) -> Registry:
+def scripted_registry(script: Script, start_deadline_s: float = 60.0) -> Registry:
     """A registry with the backend, made anew for one test."""
     ScriptedBackend.script = staticmethod(script)
+    ScriptedBackend.start_deadline_s = start_deadline_s
     ScriptedBackend.launchers, ScriptedBackend.cleaned = [], []
     registry = load_registry()
     registry.entries["backends"]["scripted"] = Entry(f"{__name__}:ScriptedBackend")
