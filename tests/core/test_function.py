@@ -61,10 +61,10 @@ class Stage:
         self.desk.renew()
         return any(mail.ready for mail in self.read(generation))
 
-    def open_round(self, generation: int = 1, wish: str = "") -> None:
+    def open_round(self, generation: int = 1, wish: str = "", resume_from: str = "") -> None:
         eventually(lambda: self.is_ready(generation), 30, "the worker is ready")
         uuid = next(mail.ready.uuid for mail in self.mails if mail.ready)
-        self.desk.change(round=Round(generation, 0, (uuid,)), wish=wish)
+        self.desk.change(round=Round(generation, 0, (uuid,), resume_from), wish=wish)
 
     def last(self, generation: int = 1) -> Mail:
         for thread in self.threads:
@@ -183,8 +183,8 @@ def test_a_wish_ends_it_with_a_checkpoint_from_which_another_goes_on(tmp_path: P
     assert [done.step for mail in other.mails for done in mail.checkpoints] == [1]
 
     other.mails.clear()
-    other.start(other.spec(generation=2, resume_from=layout.manifest(1)))
-    other.open_round(2)
+    other.start(other.spec(generation=2))
+    other.open_round(2, resume_from=layout.manifest(1))
     resumed = other.last(2).left
     assert resumed is not None
     assert (resumed.reason, resumed.step) == ("goal", 6)

@@ -10,6 +10,8 @@ import pytest
 
 from smlt.core.errors import ChannelError, ProtocolError
 from smlt.core.membership import Membership
+from smlt.core.rank_events import Standing
+from smlt.core.sampler import Cursor
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.collectives import ScatterReduce, Seat
 from smlt.core.sync.header import Header
@@ -32,8 +34,18 @@ def on_all(work: Callable[[Membership], Any], shapes: list[TaskShape]) -> list[A
 
 @pytest.mark.parametrize("world_size", [1, 2, 5])
 def test_ranks_that_built_the_same_meet(world_size: int) -> None:
-    outcomes = on_all(lambda membership: membership.meet("hello", 0), [SHAPE] * world_size)
-    assert outcomes == [None] * world_size
+    outcomes = on_all(lambda membership: membership.meet(Standing()), [SHAPE] * world_size)
+    assert outcomes == [[Standing()] * world_size] * world_size
+
+
+def test_who_meets_knows_where_each_stands() -> None:
+    standings = [Standing(Cursor(0, 1, 16, 7), 0.5, 9, 8), Standing(), Standing(Cursor(0, 1, 8, 6), None, 0, 6)]
+
+    def work(membership: Membership) -> list[Standing]:
+        assert membership.seat is not None
+        return membership.meet(standings[membership.seat.rank])
+
+    assert on_all(work, [SHAPE] * 3) == [standings] * 3
 
 
 @pytest.mark.parametrize(
@@ -48,7 +60,7 @@ def test_ranks_that_built_the_same_meet(world_size: int) -> None:
 )
 def test_ranks_that_built_different_tasks_all_say_in_what(field: str, other: Any) -> None:
     shapes = [SHAPE, SHAPE, replace(SHAPE, **{field: other})]
-    for outcome in on_all(lambda membership: membership.meet("hello", 0), shapes):
+    for outcome in on_all(lambda membership: membership.meet(Standing()), shapes):
         assert isinstance(outcome, ProtocolError)
         assert f"built different tasks: {field}" in outcome.message
         assert "2" in outcome.message.partition(":")[0]
@@ -74,7 +86,7 @@ def test_a_run_of_any_length_keeps_only_what_may_still_be_read() -> None:
     def work(rank: int) -> None:
         seat = Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, Patient())
         membership, sums = Membership(seat, SHAPE), ScatterReduce(seat, SHAPE.regions)
-        membership.meet("hello", 0)
+        membership.meet(Standing())
         for step in range(40):
             sums.contribution(step)[0][:] = rank
             _, totals = sums.reduce(Header(step))
@@ -84,7 +96,7 @@ def test_a_run_of_any_length_keeps_only_what_may_still_be_read() -> None:
                 assert membership.gather(bytes([rank]), "eval", step + 1) == [b"\0", b"\1", b"\2"]
             if rank == 0:
                 kept.append({key.step for key in room.published() if key.rank == 0})
-        membership.meet("bye", 40)
+        membership.part(40)
 
     assert in_threads(work, world_size) == [None] * world_size
     for step, steps in enumerate(kept):
@@ -125,8 +137,8 @@ def test_the_last_words_of_who_has_gone_are_heard() -> None:
 
     def work(rank: int) -> None:
         membership = Membership(Seat(MemoryChannel(room, rank), (1, 0), rank, world_size, Patient()), SHAPE)
-        membership.meet("hello", 0)
-        membership.meet("bye", 7)
+        membership.meet(Standing())
+        membership.part(7)
         membership.close()
 
     room.before_read = linger

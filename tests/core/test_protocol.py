@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from smlt.core import protocol
+from smlt.core import rank_events as events
 from smlt.core.protocol import RankProtocol, Rules
-from smlt.core.sampler import Cursor, Schedule
+from smlt.core.sampler import Cursor
 from smlt.core.sync.header import Header
-from tests.support.model_ranks import ModelRanks, job_of
+from tests.support.model_ranks import ModelRanks, begun, job_of
 
 
 def test_an_epoch_from_the_claim_to_the_last_word() -> None:
     ranks = ModelRanks(job_of(epochs=1, global_batch=32)).run()
-    assert [type(command) for command in ranks.commands[0][:3]] == [
-        protocol.Claim,
-        protocol.Build,
-        protocol.AwaitRound,
+    assert [type(command) for command in ranks.commands[0][:5]] == [
+        events.Claim,
+        events.Build,
+        events.AwaitRound,
+        events.Meet,
+        events.Restore,
     ]
     assert ranks.course() == [
         "compute 0", "commit 0", "compute 1", "commit 1", "evaluate 2", "save 2", "export 2", "leave 2 goal",
@@ -31,14 +33,14 @@ def test_all_ranks_take_the_same_course(world_size: int) -> None:
 
 def test_the_commit_carries_the_loss_of_all_ranks() -> None:
     ranks = ModelRanks(job_of(steps=1), world_size=4).run()
-    merged = [command.merged for command in ranks.commands[3] if isinstance(command, protocol.Commit)]
+    merged = [command.merged for command in ranks.commands[3] if isinstance(command, events.Commit)]
     assert [(header.loss_sum, header.weight) for header in merged] == [(6.0, 4.0)]
 
 
 def test_who_loses_the_claim_leaves_at_once() -> None:
     rank = RankProtocol(1, Rules(job_of()))
-    assert rank.next(protocol.Begun()) == protocol.Claim()
-    assert rank.next(protocol.Claimed(won=False)) == protocol.Leave("claim_lost")
+    assert rank.next(events.Begun()) == events.Claim()
+    assert rank.next(events.Claimed(won=False)) == events.Leave("claim_lost")
 
 
 def test_a_wish_ends_all_ranks_at_the_step_after_the_one_that_voiced_it() -> None:
@@ -50,7 +52,7 @@ def test_a_wish_ends_all_ranks_at_the_step_after_the_one_that_voiced_it() -> Non
 def test_with_exchanges_now_and_then_all_is_said_at_one_and_the_last_step_has_one() -> None:
     job = job_of(steps=11, eval_every="4steps", checkpoint_every="5steps")
     ranks = ModelRanks(job, world_size=3, exchange_every=5).run()
-    exchanged = [command for command in ranks.commands[1] if isinstance(command, protocol.Exchange)]
+    exchanged = [command for command in ranks.commands[1] if isinstance(command, events.Exchange)]
     assert [(command.header.step, command.last) for command in exchanged] == [(4, False), (9, False), (10, True)]
     assert ranks.steps("commit") == list(range(11))
     assert ranks.steps("save") == [5, 10, 11]
@@ -107,25 +109,24 @@ def test_checkpoints_by_the_clock_are_by_rank_0_s() -> None:
 
 def test_a_clock_may_start_at_zero() -> None:
     job = job_of(steps=10, eval_every="99epochs")
-    rank = RankProtocol(0, Rules(job, save_interval_s=5.0))
-    built = protocol.Built(Schedule.of(job, 64), Cursor())
-    for event in (protocol.Begun(), protocol.Claimed(won=True), built, protocol.RoundOpened()):
-        rank.next(event)
+    rank = begun(Rules(job))
     announced = []
     for step, now in enumerate((0.0, 4.0, 5.0)):
-        exchange = rank.next(protocol.Computed(0.0, 1.0, 0, now, wished=False))
-        assert isinstance(exchange, protocol.Exchange)
+        exchange = rank.next(events.Computed(0.0, 1.0, 0, now, wished=False, save_interval_s=5.0))
+        assert isinstance(exchange, events.Exchange)
         announced.append(exchange.header.save)
-        rank.next(protocol.Exchanged(Header(step)))
+        rank.next(events.Exchanged(Header(step)))
         if step < 2:
-            rank.next(protocol.Committed(now))
+            rank.next(events.Committed(now))
     assert announced == [0, 0, 3]
 
 
 def test_a_target_that_was_reached_before_a_crash_is_not_trained_past() -> None:
     job = job_of(epochs=5, target={"metric": "accuracy", "at_least": 0.9})
-    rank, cursor = RankProtocol(0, Rules(job)), Cursor(epoch=1, step=10)
-    rank.next(protocol.Begun())
-    rank.next(protocol.Claimed(won=True))
-    rank.next(protocol.Built(Schedule.of(job, 64), cursor, goal="target"))
-    assert rank.next(protocol.RoundOpened()) == protocol.Export(cursor, "target")
+    ranks = ModelRanks(job, cursor=Cursor(epoch=1, step=10), goal="target").run()
+    assert ranks.course() == ["export 10", "leave 10 target"]
+
+
+def test_a_target_that_is_no_longer_asked_for_is_trained_past() -> None:
+    ranks = ModelRanks(job_of(steps=12), cursor=Cursor(epoch=1, step=10), goal="target").run()
+    assert ranks.steps("commit") == [10, 11]

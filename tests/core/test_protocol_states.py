@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smlt.core import protocol
+from smlt.core import rank_events as events
 from smlt.core.errors import ProtocolError
-from smlt.core.protocol import Event, RankProtocol, Rules
+from smlt.core.protocol import RankProtocol, Rules
+from smlt.core.rank_events import Event, Standing
 from smlt.core.sampler import Cursor, Schedule
 from smlt.core.sync.header import Header
 from tests.support.model_ranks import ModelRanks, job_of
@@ -38,7 +39,7 @@ def test_the_best_model_is_kept_in_the_metric_s_own_direction(fields: dict[str, 
 def test_the_best_value_travels_in_checkpoints() -> None:
     job = job_of(steps=3, eval_every="1step", checkpoint_every="1step", keep_best="accuracy")
     ranks = ModelRanks(job, metrics=lambda step: {"accuracy": VALUES[step - 1]}).run()
-    saves = [command for command in ranks.commands[0] if isinstance(command, protocol.Save)]
+    saves = [command for command in ranks.commands[0] if isinstance(command, events.Save)]
     assert [(save.cursor.step, save.best) for save in saves] == [(1, 0.5), (2, 0.7), (3, 0.7)]
 
 
@@ -51,7 +52,7 @@ def test_a_resumed_rank_keeps_only_what_is_better_than_before() -> None:
 def test_a_resumed_rank_goes_on_at_its_cursor() -> None:
     cursor = Cursor(epoch=1, consumed=32, step=3)
     ranks = ModelRanks(job_of(epochs=3, global_batch=32), cursor=cursor).run()
-    first = next(command for command in ranks.commands[0] if isinstance(command, protocol.Compute))
+    first = next(command for command in ranks.commands[0] if isinstance(command, events.Compute))
     assert first.cursor == cursor
     assert ranks.steps("commit") == [3, 4, 5]
     assert ranks.steps("evaluate") == [4, 6]
@@ -65,27 +66,28 @@ def test_what_is_done_already_is_exported_and_left(step: int) -> None:
 
 def test_the_state_is_compared_from_time_to_time() -> None:
     ranks = ModelRanks(job_of(steps=120)).run()
-    digests = [command.header.digest for command in ranks.commands[1] if isinstance(command, protocol.Exchange)]
+    digests = [command.header.digest for command in ranks.commands[1] if isinstance(command, events.Exchange)]
     assert [step for step, digest in enumerate(digests) if digest] == [0, 50, 100]
 
 
-CURSOR = Cursor()
 EVENTS: list[Event] = [
-    protocol.Begun(),
-    protocol.Claimed(won=True),
-    protocol.Built(Schedule.of(job_of(steps=5), 64), CURSOR),
-    protocol.RoundOpened(),
-    protocol.Computed(1.0, 1.0, 0, 0.0, wished=False),
-    protocol.Exchanged(Header(0)),
-    protocol.Committed(0.0),
-    protocol.Evaluated({}),
-    protocol.BestKept(),
-    protocol.Saved(0.0),
-    protocol.Exported(),
+    events.Begun(),
+    events.Claimed(won=True),
+    events.Built(Schedule.of(job_of(steps=5), 64)),
+    events.RoundOpened(),
+    events.Met([Standing()]),
+    events.Restored(Cursor()),
+    events.Computed(1.0, 1.0, 0, 0.0, wished=False),
+    events.Exchanged(Header(0)),
+    events.Committed(0.0),
+    events.Evaluated({}),
+    events.BestKept(),
+    events.Saved(0.0),
+    events.Exported(),
 ]
 
 
-@pytest.mark.parametrize("taken", range(7))
+@pytest.mark.parametrize("taken", range(9))
 def test_an_event_out_of_turn_is_refused_and_changes_nothing(taken: int) -> None:
     for stranger in EVENTS[:taken] + EVENTS[taken + 1 :]:
         rank = RankProtocol(0, Rules(job_of(steps=5)))
@@ -98,8 +100,8 @@ def test_an_event_out_of_turn_is_refused_and_changes_nothing(taken: int) -> None
 
 def test_nothing_comes_after_the_last_word() -> None:
     rank = RankProtocol(0, Rules(job_of()))
-    rank.next(protocol.Begun())
-    rank.next(protocol.Claimed(won=False))
+    rank.next(events.Begun())
+    rank.next(events.Claimed(won=False))
     for event in EVENTS:
         with pytest.raises(ProtocolError):
             rank.next(event)
@@ -132,7 +134,7 @@ def test_any_generation_commits_the_same_steps_on_all_ranks_and_ends_saved(
     for rank in range(world_size):
         assert ranks.course(rank) == ranks.course()
     assert ranks.steps("commit") == list(range(end))
-    assert ranks.last == protocol.Leave("goal" if end == total else "ended", ranks.last.cursor)
+    assert ranks.last == events.Leave("goal" if end == total else "ended", ranks.last.cursor)
     assert ranks.steps("save")[-1] == end
     assert len(set(ranks.steps("save"))) == len(ranks.steps("save"))
     assert ranks.steps("export") == ([total] if end == total else [])

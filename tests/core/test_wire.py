@@ -26,12 +26,13 @@ PLAIN = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
-STEPS = st.builds(StepRecord, INTS, INTS, FLOATS, INTS, FLOATS, FLOATS, FLOATS, FLOATS)
+STEPS = st.builds(StepRecord, INTS, INTS, FLOATS, INTS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS)
 MAILS = st.builds(
     Mail,
     phase=st.text(),
     step=INTS,
     awaits=INTS,
+    phase_s=FLOATS,
     output=st.lists(st.text()).map(tuple),
     steps=st.lists(STEPS, max_size=3).map(tuple),
     evaluations=st.lists(st.builds(Evaluation, INTS, INTS, st.dictionaries(st.text(), FLOATS), FLOATS)).map(tuple),
@@ -61,7 +62,7 @@ def test_plain_data_come_out_as_they_went_in(value: Any, table: dict[str, Any]) 
 def test_messages_may_hold_messages_and_none_of_them() -> None:
     spec = rank_spec(job={"job": {"params": {"lr": 0.1, "sizes": [1, 2]}}}, time_limit_s=20.0, task_payload=b"\0\xff")
     assert wire.unpack(wire.pack(spec), RankSpec) == spec
-    for control in (Control(3), Control(3, 1, Round(2, 0, ("a", "b")), "budget", True, True)):
+    for control in (Control(3), Control(3, 1, Round(2, 1, ("a", "b"), "checkpoints/7"), "budget", True, True)):
         assert wire.unpack(memoryview(wire.pack(control)), Control) == control
 
 

@@ -6,15 +6,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from smlt.core import protocol
+from smlt.core import rank_events as events
 from smlt.core.job import Job
-from smlt.core.protocol import Command, Event, RankProtocol, Rules
+from smlt.core.protocol import RankProtocol, Rules
+from smlt.core.rank_events import Command, Event
 from smlt.core.sampler import Cursor, Schedule
 from smlt.core.sync.header import merge
 
 
 def job_of(**fields: Any) -> Job:
     return Job.model_validate({"task": "task.py:Task", **fields})
+
+
+def begun(rules: Rules, rank: int = 0, examples: int = 64) -> RankProtocol:
+    """A rank that is about to compute the first step, as if it were alone."""
+    machine = RankProtocol(rank, rules)
+    for event in (
+        events.Begun(),
+        events.Claimed(won=True),
+        events.Built(Schedule.of(rules.job, examples)),
+        events.RoundOpened(),
+        events.Met([events.Standing()]),
+        events.Restored(Cursor()),
+    ):
+        machine.next(event)
+    return machine
 
 
 @dataclass
@@ -26,7 +42,8 @@ class ModelRanks:
         wishes: rank -> the step from which on it sees the controller's wish to end.
         metrics: what an evaluation after so many steps gives.
         step_s: how long a step takes by rank 0's clock; the other ranks' clocks are wrong.
-        cursor, best: what the ranks were built with.
+        save_interval_s: what rank 0 is told of how often to save; the other ranks are told something else.
+        cursor, best, goal: of the checkpoint that they begin with.
         exchange_every: steps between two exchanges.
     """
 
@@ -39,22 +56,23 @@ class ModelRanks:
     save_interval_s: float = 30.0
     cursor: Cursor = field(default_factory=Cursor)
     best: float | None = None
+    goal: str = ""
     exchange_every: int = 1
     commands: list[list[Command]] = field(default_factory=list)
 
     def run(self) -> ModelRanks:
         """To the last word of all; `commands` is then each rank's."""
-        rules = Rules(self.job, save_interval_s=self.save_interval_s, exchange_every=self.exchange_every)
+        rules = Rules(self.job, exchange_every=self.exchange_every)
         ranks = [RankProtocol(rank, rules) for rank in range(self.world_size)]
         self._now = 0.0
         self.commands = [[] for _ in ranks]
-        events: list[Event] = [protocol.Begun() for _ in ranks]
-        while events:
-            given = [rank.next(event) for rank, event in zip(ranks, events, strict=True)]
+        happened: list[Event] = [events.Begun() for _ in ranks]
+        while happened:
+            given = [rank.next(event) for rank, event in zip(ranks, happened, strict=True)]
             for commands, command in zip(self.commands, given, strict=True):
                 commands.append(command)
             assert len({type(command) for command in given}) == 1, "the ranks went apart"
-            events = self._outcomes(given)
+            happened = self._outcomes(given)
         return self
 
     def course(self, rank: int = 0) -> list[str]:
@@ -66,46 +84,53 @@ class ModelRanks:
         return [int(entry.split()[1]) for entry in self.course(rank) if entry.split()[0] == name]
 
     @property
-    def last(self) -> protocol.Leave:
+    def last(self) -> events.Leave:
         """Rank 0's last command."""
         last = self.commands[0][-1]
-        assert isinstance(last, protocol.Leave)
+        assert isinstance(last, events.Leave)
         return last
 
     def _outcomes(self, given: list[Command]) -> list[Event]:
-        if isinstance(given[0], protocol.Leave):
+        if isinstance(given[0], events.Leave):
             return []
-        if isinstance(given[0], protocol.Exchange):
-            headers = [command.header for command in given if isinstance(command, protocol.Exchange)]
-            return [protocol.Exchanged(merge(headers)) for _ in given]
-        self._now += self.step_s if isinstance(given[0], protocol.Compute) else 0.0
+        if isinstance(given[0], events.Exchange):
+            headers = [command.header for command in given if isinstance(command, events.Exchange)]
+            return [events.Exchanged(merge(headers)) for _ in given]
+        if isinstance(given[0], events.Meet):
+            standings = [command.standing for command in given if isinstance(command, events.Meet)]
+            return [events.Met(standings) for _ in given]
+        self._now += self.step_s if isinstance(given[0], events.Compute) else 0.0
         return [self._outcome(rank, command) for rank, command in enumerate(given)]
 
     def _outcome(self, rank: int, command: Command) -> Event:
         now = self._now if rank == 0 else 1e6 * rank - self._now
         match command:
-            case protocol.Claim():
-                return protocol.Claimed(won=True)
-            case protocol.Build():
-                return protocol.Built(Schedule.of(self.job, self.examples), self.cursor, self.best)
-            case protocol.AwaitRound():
-                return protocol.RoundOpened()
-            case protocol.Compute(cursor=cursor, take_digest=take):
+            case events.Claim():
+                return events.Claimed(won=True)
+            case events.Build():
+                return events.Built(Schedule.of(self.job, self.examples))
+            case events.AwaitRound():
+                return events.RoundOpened()
+            case events.Restore():
+                return events.Restored(self.cursor, self.best, self.goal)
+            case events.Compute(cursor=cursor, take_digest=take):
                 wished = rank in self.wishes and cursor.step >= self.wishes[rank]
-                return protocol.Computed(float(rank), 1.0, 77 if take else 0, now, wished)
-            case protocol.Commit():
-                return protocol.Committed(now)
-            case protocol.Evaluate(cursor=cursor):
-                return protocol.Evaluated(self.metrics(cursor.step))
-            case protocol.KeepBest():
-                return protocol.BestKept()
-            case protocol.Save():
-                return protocol.Saved(now)
-        assert isinstance(command, protocol.Export)
-        return protocol.Exported()
+                return events.Computed(
+                    float(rank), 1.0, 77 if take else 0, now, wished, self.save_interval_s / (1 + rank)
+                )
+            case events.Commit():
+                return events.Committed(now)
+            case events.Evaluate(cursor=cursor):
+                return events.Evaluated(self.metrics(cursor.step))
+            case events.KeepBest():
+                return events.BestKept()
+            case events.Save():
+                return events.Saved(now)
+        assert isinstance(command, events.Export)
+        return events.Exported()
 
 
 def _short(command: Command) -> str:
     cursor: Cursor | None = getattr(command, "cursor", None)
-    reason = f" {command.reason}" if isinstance(command, protocol.Leave) else ""
+    reason = f" {command.reason}" if isinstance(command, events.Leave) else ""
     return f"{type(command).__name__.lower()} {cursor.step if cursor else -1}{reason}"
