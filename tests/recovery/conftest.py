@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.recovery.courses import Courses
+from tests.recovery.courses import Courses, Job
+from tests.recovery.warm import warm_registry
 
 
 @pytest.fixture(scope="session")
 def courses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Courses]:
     """Runs jobs, and remembers what each of them comes to undisturbed."""
-    folder: Path = tmp_path_factory.mktemp("recovery")
-    yield Courses(folder)
+    folder = tmp_path_factory.mktemp("recovery")
+    with warm_registry(folder) as registry:
+        courses = Courses(folder, registry)
+        courses.run(Job(steps=1))  # the server of functions is started now, not beside the first test's clock
+        yield courses

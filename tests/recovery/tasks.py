@@ -1,4 +1,4 @@
-"""Small tasks with all that a state can have: dropout, batch norm, schedulers, momentum, Adam, gradient accumulation."""
+"""Small tasks with much that a state can have: dropout, batch norm, schedulers, momentum, Adam, tied weights."""
 
 from __future__ import annotations
 

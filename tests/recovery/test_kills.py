@@ -6,11 +6,13 @@ import pytest
 
 from tests.recovery.courses import Courses, Job
 
+DIGITS = Job(settings=(("job.checkpoint_every", "6steps"), ("job.eval_every", "5steps")))
 
-@pytest.mark.parametrize("chaos", ["kill:rank=1,step=7"])
-def test_a_killed_worker_changes_no_bit(courses: Courses, chaos: str) -> None:
-    job = Job()
-    result = courses.run(job, chaos)
-    assert result.weights_sha256 == courses.undisturbed(job).weights_sha256
-    assert result.summary.state_sha256 == courses.undisturbed(job).summary.state_sha256
-    assert result.summary.replacements == 1
+IN_A_STEP = ["computing", "computed", "sending", "reducing", "consumed", "committed"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("point", IN_A_STEP)
+def test_killed_within_a_step(courses: Courses, point: str, rank: int) -> None:
+    summary = courses.disturbed(DIGITS, f"kill:rank={rank},step=7,at={point}")
+    assert (summary.replacements, summary.generations) == (1, 1)
