@@ -69,6 +69,7 @@ class RankSpec:
         scratch: folder for unpacked files.
         threads: threads that the worker's mathematics may use.
         beat_s, orphan_grace_s: see `Limits`.
+        lease_s: a function that has not heard of its controller for so long ends at once.
         time_limit_s: the platform ends this function so long after its start; None for never.
         memory_mib: memory of the function.
         sync: how the ranks are kept one computation.
@@ -93,6 +94,7 @@ class RankSpec:
     threads: int
     beat_s: float
     orphan_grace_s: float
+    lease_s: float
     time_limit_s: float | None
     memory_mib: int
     sync: Sync = field(default_factory=Sync)

@@ -20,9 +20,6 @@ from smlt.core.storage import ObjectStore
 SILENT_BEAT_S = 0.5
 """A beat goes out at least so often, also when there is nothing to say."""
 
-HARD_EXIT_FACTOR = 2.0
-"""A worker whose training thread does not react to a lost controller leaves the hard way after this many graces."""
-
 LAST_TRIES = 3
 """How often the last word is tried where the store refuses it."""
 
@@ -225,5 +222,5 @@ class Courier:
 
     def _watch(self) -> None:
         silent_s = self._clock() - self._heard_at
-        if silent_s > self._spec.orphan_grace_s * HARD_EXIT_FACTOR + SILENT_BEAT_S:
+        if silent_s > self._spec.lease_s:
             self._leave(0)

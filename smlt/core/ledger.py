@@ -45,13 +45,19 @@ class Ledger:
         functions = self.earlier_usd + self._closed_usd + running
         return {"total": functions, "functions": functions}
 
-    def rate_usd_per_s(self) -> float:
-        """What the running functions cost a second."""
-        return sum(self._price(1.0, memory_mib) for _, memory_mib in self._open.values())
-
     def price_usd(self, seconds: float, memory_mib: int) -> float:
         """What one function more would cost, if it lived so long."""
         return self.catalog.function.usd_per_request + self._price(seconds, memory_mib)
+
+    def price_usd_per_s(self, memory_mib: int) -> float:
+        """What a function of this size costs a second."""
+        return self._price(1.0, memory_mib)
+
+    def committed_usd(self, now: float, lease_s: float) -> float:
+        """What was spent, and what every running function may still spend if it goes on for so long."""
+        return self.items_usd(now)["total"] + sum(
+            self._price(lease_s, memory_mib) for _, memory_mib in self._open.values()
+        )
 
     def _price(self, seconds: float, memory_mib: int) -> float:
         return seconds * memory_mib / 1024 * self.catalog.function.usd_per_gib_s

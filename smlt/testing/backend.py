@@ -353,6 +353,7 @@ def spec_for(backend: Backend[Any], place: RunPlace, act: str) -> RankSpec:
         threads=1,
         beat_s=limits.beat_s,
         orphan_grace_s=limits.orphan_grace_s,
+        lease_s=2 * limits.orphan_grace_s + 0.5,
         time_limit_s=None,
         memory_mib=limits.memory_choices_mib[0],
     )

@@ -37,11 +37,11 @@ def test_a_deadline_stops_a_run_which_goes_on_with_a_later_one(undisturbed: Summ
 def test_a_budget_is_never_passed_and_a_larger_one_goes_on(undisturbed: Summary, runs: Runs) -> None:
     priced = {"name": "local", "usd_per_gib_s": 0.125}
     slow = {"params": {"slow_s": 0.1}, "name": "frugal"}
-    stopped = runs.train(job=slow, backend=priced, limits={"budget": "1usd"})  # two functions, four seconds
+    stopped = runs.train(job=slow, backend=priced, limits={"budget": "2usd"})  # two functions, eight seconds
     assert (stopped.status, stopped.stop_reason) == ("stopped", "budget")
-    assert 0.0 < stopped.cost_usd["total"] <= 1.0
+    assert 0.0 < stopped.cost_usd["total"] <= 2.0
     assert runs.view("frugal").spent_usd == stopped.cost_usd["total"]
-    refused = runs.train(job=slow, backend=priced, limits={"budget": "1usd"})
+    refused = runs.train(job=slow, backend=priced, limits={"budget": "2usd"})
     assert (refused.status, refused.stop_reason) == ("stopped", "budget")
     assert refused.cost_usd["total"] >= stopped.cost_usd["total"]
     resumed = runs.train(job={"name": "frugal"}, backend=priced, limits={"budget": "50usd"})

@@ -17,13 +17,14 @@ def test_functions_cost_from_launch_to_end() -> None:
     ledger.started("a", 10.0, 1024)
     ledger.started("b", 11.0, 2048)
     assert ledger.items_usd(12.0)["total"] == pytest.approx(0.02 + 2 * 0.5 + 1 * 2 * 0.5)
-    assert ledger.rate_usd_per_s() == pytest.approx(0.5 + 1.0)
+    assert ledger.committed_usd(12.0, 3.0) == pytest.approx(ledger.items_usd(12.0)["total"] + 3 * (0.5 + 1.0))
     ledger.ended("b", 13.0)
     assert ledger.items_usd(20.0)["total"] == pytest.approx(0.02 + 10 * 0.5 + 2 * 2 * 0.5)
-    assert ledger.rate_usd_per_s() == pytest.approx(0.5)
+    assert ledger.committed_usd(20.0, 3.0) == pytest.approx(ledger.items_usd(20.0)["total"] + 3 * 0.5)
     ledger.ended("a", 20.0)
     assert ledger.items_usd(99.0) == ledger.items_usd(20.0)
-    assert ledger.rate_usd_per_s() == 0.0
+    assert ledger.committed_usd(99.0, 3.0) == ledger.items_usd(20.0)["total"]
+    assert ledger.price_usd(3.0, 2048) == pytest.approx(0.01 + 3 * 2 * 0.5)
     assert ledger.function_s(99.0) == pytest.approx(12.0)
 
 

@@ -28,6 +28,7 @@ SPEC = RankSpec(
     threads=1,
     beat_s=0.01,
     orphan_grace_s=10.0,
+    lease_s=20.5,
     time_limit_s=None,
     memory_mib=1024,
 )
