@@ -83,6 +83,9 @@ class Collective(ABC):
     def commit(self) -> None:  # noqa: B027  only who feeds an error back keeps anything
         """The step that was reduced last is committed; until then it may be given up, and contributed to again."""
 
+    def forget(self) -> None:  # noqa: B027  most patterns do nothing between two calls
+        """The step in hand is given up; afterwards nothing of it goes on."""
+
     def private(self) -> dict[str, Array]:
         """What this rank carries from commit to commit and no other has, by name; live arrays."""
         return {}

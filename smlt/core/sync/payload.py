@@ -16,6 +16,11 @@ RESIDUAL = "residual/"
 """What the names of lost numbers begin with; the number of the region follows."""
 
 
+def is_lossy(region: Region) -> bool:
+    """Whether a codec carries the region's numbers."""
+    return region.tolerant and region.dtype == "float32"
+
+
 class Packing:
     """How spans of regions become bytes: as they are, or, where a region is tolerant, by a codec.
 
@@ -30,8 +35,7 @@ class Packing:
 
     def codec_of(self, span: Span) -> Codec | None:
         """What the span travels by; None for its bytes as they are."""
-        region = self.regions[span.region]
-        return self.codec if region.tolerant and region.dtype == "float32" else None
+        return self.codec if is_lossy(self.regions[span.region]) else None
 
     def span_bytes(self, span: Span) -> int:
         """Bytes that a span travels as."""
