@@ -8,6 +8,7 @@ import numpy as np
 
 from smlt.core.errors import ConfigError
 from smlt.core.sync.buckets import ALIGNMENT, Bucket, shard_of, whole
+from smlt.core.sync.finite import is_finite
 from smlt.core.task import Array, Region
 
 
@@ -40,10 +41,10 @@ class OuterOptimizer:
         """
         for span, array in zip(fragment, out, strict=True):
             anchor, weight = span.of(self.anchors), span.of(weights)
-            with np.errstate(all="ignore"):
+            with np.errstate(invalid="ignore"):
                 np.subtract(anchor, weight, out=array)
-                if not np.isfinite(array.sum()):
-                    array[anchor == weight] = 0
+            if not is_finite(array):
+                array[anchor == weight] = 0
 
     def step(self, fragment: Bucket, sums: Sequence[Array], ranks: int) -> None:
         """Move the anchors of a fragment; `sums`, of all ranks' movements, are used up."""

@@ -9,6 +9,7 @@ import numpy as np
 from smlt.core.storage import Buffer
 from smlt.core.sync.buckets import Bucket, Span
 from smlt.core.sync.codecs import Codec
+from smlt.core.sync.finite import is_finite
 from smlt.core.sync.header import Header, merge
 from smlt.core.task import Array, Region
 
@@ -91,8 +92,13 @@ class Payload:
         return self.own
 
     def commit(self) -> None:
-        """What was lost in this step, which stands where the contribution was, is what the next one makes up for."""
+        """What was lost in this step, which stands where the contribution was, is what the next one makes up for.
+
+        Nothing makes up for what is not finite: it would never leave again.
+        """
         for number in self._lost:
+            if not is_finite(self.own[number]):
+                self.own[number][~np.isfinite(self.own[number])] = 0
             self._lost[number], self.own[number] = self.own[number], self._lost[number]
 
     def private(self) -> dict[str, Array]:
