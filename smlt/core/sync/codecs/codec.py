@@ -65,8 +65,8 @@ class Codec(ABC):
     def encode_with_feedback(self, values: Array, out: memoryview) -> None:
         """Encode numbers, which become what was lost: values - decode(encode(values)), in place.
 
-        A number that is not finite, or becomes infinite on the way, leaves one behind that is not finite either; whoever
-        feeds it back sets it to 0.
+        A number that is not finite, or becomes infinite on the way, leaves one behind that is not finite either, and
+        that must not be fed back.
 
         Args:
             values: float32, shape (elements,), contiguous.
