@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smlt.core.errors import ConfigError, NonFiniteLoss, TaskError
+from smlt.core.job import BatchPhase
 from smlt.core.planner import Sync
+from smlt.core.sampler import Cursor, Schedule
 from smlt.core.stepping import STEPPINGS, EveryStep, LocalSgd, Stepping
+from smlt.core.stepping.course import smallest_batch
 from smlt.core.stepping.private import mean_of
 from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
@@ -342,9 +346,41 @@ def test_a_batch_that_leaves_a_rank_without_examples_is_refused() -> None:
     stepping.join(Seat(MemoryChannel(Room(), 0, shows=False), (1, 0), 0, 3, Patient()))
     stepping.compute(StepWork(0, 0, np.arange(1), 3))
     stepping.forget()
-    with pytest.raises(ConfigError, match="step 7 has 2 examples for 3 workers") as caught:
+    with pytest.raises(ConfigError, match="step 7 a batch has 2 examples for 3 workers") as caught:
         stepping.compute(StepWork(7, 0, np.arange(1), 2))
     assert "[job].global_batch" in caught.value.hint
+
+
+SCHEDULES = st.builds(
+    lambda examples, sizes, epochs, steps: Schedule(
+        examples,
+        tuple(BatchPhase(from_epoch=3 * place, size=min(size, examples)) for place, size in enumerate(sizes)),
+        None if steps else epochs,
+        steps,
+    ),
+    st.integers(1, 40),
+    st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    st.integers(1, 8),
+    st.one_of(st.none(), st.integers(1, 60)),
+)
+
+
+@given(SCHEDULES)
+def test_the_smallest_batch_of_a_job_is_known_beforehand(schedule: Schedule) -> None:
+    cursor, sizes = Cursor(), []
+    while not schedule.is_done(cursor):
+        sizes.append(schedule.size_at(cursor))
+        cursor = schedule.after(cursor)
+    assert smallest_batch(schedule) == min(sizes)
+
+
+def test_a_job_that_local_sgd_cannot_step_through_is_refused_before_its_first_step() -> None:
+    schedule = Schedule(103, (BatchPhase(from_epoch=0, size=25),), 2, None)  # 10 steps, with 3 examples in two of them
+    for period, world_size, message in ((10, 3, ""), (11, 3, "after 10 steps"), (10, 4, "3 examples for 4 workers")):
+        stepping = LocalSgd(Walk(), SHAPE, Sync("local_sgd", period=period))
+        EveryStep(Walk(), SHAPE, Sync()).check_course(schedule, world_size)
+        with pytest.raises(ConfigError, match=message) if message else nullcontext():
+            stepping.check_course(schedule, world_size)
 
 
 @pytest.mark.parametrize("period", [1, 9])

@@ -11,6 +11,8 @@ import numpy as np
 
 from smlt.core.errors import ConfigError, TaskError
 from smlt.core.planner import Sync
+from smlt.core.sampler import Schedule
+from smlt.core.stepping.course import check_batch, check_course
 from smlt.core.stepping.private import HINT, check_fit, mean_of, shared_out
 from smlt.core.stepping.stepping import Stepping, check_finite
 from smlt.core.sync.choice import codec_for, collective_for
@@ -55,19 +57,17 @@ class LocalSgd(Stepping):
         self._numbers: list[int] = []
         self._ranks = 1
 
+    def check_course(self, schedule: Schedule, world_size: int) -> None:
+        """No batch is smaller than the number of ranks, and the job not shorter than a period."""
+        check_course(schedule, world_size, self.sync.period)
+
     def compute(self, work: StepWork) -> StepLoss:
         """As if this rank were alone and its share the batch.
 
         Raises:
             ConfigError: there are more ranks than examples in the batch; the same on every rank.
         """
-        if work.global_batch < self._ranks:
-            raise ConfigError(
-                f"step {work.step} has {work.global_batch} examples for {self._ranks} workers, and with local SGD each "
-                "worker needs one at every step, also at the last one of an epoch",
-                "choose [job].global_batch or [workers].count so that what is left at an epoch's end is enough, or let "
-                "the task's sampler leave it out",
-            )
+        check_batch(work.global_batch, self._ranks, f"at step {work.step}")
         self._gradients = self._local.contribution(work.step)
         own = replace(work, global_batch=len(work.indices), alone=True)
         self._loss = self.task.compute(own, self._gradients)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from smlt.core.errors import NonFiniteLoss
 from smlt.core.planner import Sync
+from smlt.core.sampler import Schedule
 from smlt.core.stepping.private import restore
 from smlt.core.sync.collectives import Collective, Seat
 from smlt.core.sync.header import Header
@@ -35,6 +36,13 @@ class Stepping(ABC):
         self.task, self.shape, self.sync = task, shape, sync
         self._sums: Mapping[str, Collective] = {}
         self._loaded: Mapping[str, Array] = {}
+
+    def check_course(self, schedule: Schedule, world_size: int) -> None:  # noqa: B027  exact steps suit any course
+        """Look at the whole job before its first step.
+
+        Raises:
+            ConfigError: it cannot be stepped through in this way; the same on every rank.
+        """
 
     def join(self, seat: Seat | None) -> None:
         """Take part in a round; None for a single rank.
