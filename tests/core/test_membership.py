@@ -11,8 +11,9 @@ import pytest
 from smlt.core.errors import ChannelError, ProtocolError
 from smlt.core.membership import Membership
 from smlt.core.storage import ChannelKey
-from smlt.core.sync.collectives import ScatterReduce, Seat
+from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
+from smlt.core.sync.scatter_reduce import ScatterReduce
 from smlt.core.task import Region, TaskShape
 from tests.support.channels import MemoryChannel, Patient, Room, in_threads
 

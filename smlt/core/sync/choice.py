@@ -11,7 +11,7 @@ from typing import Any
 from smlt.core.errors import ConfigError, nearest
 from smlt.core.storage import ChannelCapabilities
 from smlt.core.sync.codecs import Codec, codec_named
-from smlt.core.sync.collectives import Alone, Collective, ScatterReduce, Seat
+from smlt.core.sync.collectives import Alone, Collective, Seat
 from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.gathered import GatheredSum
 from smlt.core.sync.in_store import InStoreReduction
@@ -20,6 +20,7 @@ from smlt.core.sync.packed import PackedScatterReduce
 from smlt.core.sync.payload import is_lossy
 from smlt.core.sync.pieces import PIECE_BYTES, PiecewiseScatterReduce
 from smlt.core.sync.routes import SMALLEST_WORLD
+from smlt.core.sync.scatter_reduce import ScatterReduce
 from smlt.core.sync.two_level import TwoLevelScatterReduce
 from smlt.core.task import Region
 
