@@ -26,9 +26,13 @@ from smlt.core.plugins import load_registry
 
 JUDGED_MB = 46
 
+REDUCING: dict[int, tuple[float | None, float]] = {2: (1.8, 1.3), 4: (1.7, 1.1), 8: (1.6, 1.2)}
+"""Of a run's own store, and of one over TCP."""
+
 RATIOS: dict[str, dict[int, tuple[float | None, float]]] = {
     "shared_memory": {2: (0.6, 0.35), 4: (0.6, 0.3), 8: (0.8, 0.5)},
-    "reducing": {2: (1.8, 1.3), 4: (1.7, 1.1), 8: (1.6, 1.2)},
+    "reducing": REDUCING,
+    "reducing-tcp": REDUCING,
     "redis": {2: (2.5, 2.1), 4: (2.6, 2.0), 8: (2.8, 2.2)},
     "object": {2: (1.5, 1.2), 4: (1.6, 1.3), 8: (None, 1.4)},
 }
@@ -37,6 +41,7 @@ RATIOS: dict[str, dict[int, tuple[float | None, float]]] = {
 FACTORS: dict[tuple[str, str], dict[int, tuple[float | None, float | None]]] = {
     ("lambdaml", "redis"): {2: (6, 8), 4: (3.5, 5)},
     ("lambdaml", "reducing"): {4: (6, None)},
+    ("lambdaml", "reducing-tcp"): {4: (6, None)},
     ("lambdaml-hiredis", "redis"): {},
     ("lambdaml-hscan", "redis"): {},
     ("redis-py", "redis"): {},

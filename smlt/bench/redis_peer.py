@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,13 +18,20 @@ TTL_S = 600
 
 @dataclass(frozen=True)
 class RedisMeeting:
-    """Where peers meet in Redis: the server's URL, and what all keys begin with."""
+    """Where peers meet in Redis.
+
+    Attributes:
+        url: of the server.
+        prefix: what all keys begin with.
+        password_from: the environment variable that holds the password; empty for none.
+    """
 
     url: str
     prefix: str
+    password_from: str = ""
 
 
-def connect(url: str, *, plain: bool = False, **options: Any) -> Any:
+def connect(meeting: RedisMeeting, *, plain: bool = False) -> Any:
     """A client of redis-py that waits as long as it takes.
 
     With hiredis where it is installed, unless `plain`: then as `pip install redis` alone makes it.
@@ -32,11 +40,12 @@ def connect(url: str, *, plain: bool = False, **options: Any) -> Any:
     """
     import redis
 
+    options: dict[str, Any] = {"password": os.environ[meeting.password_from]} if meeting.password_from else {}
     if plain:
         from redis._parsers import _RESP2Parser
 
         options |= {"parser_class": _RESP2Parser, "protocol": 2}
-    return redis.Redis.from_url(url, single_connection_client=True, socket_timeout=None, **options)
+    return redis.Redis.from_url(meeting.url, single_connection_client=True, socket_timeout=None, **options)
 
 
 class RedisPeer(Variant):
@@ -52,7 +61,7 @@ class RedisPeer(Variant):
         self._own: Vector = np.zeros(elements, np.float32)
         self._shards = np.array_split(self._own, world_size)
         self._stats = ChannelStats()
-        self._client = connect(meeting.url, plain=self.plain)
+        self._client = connect(meeting, plain=self.plain)
 
     def prepare(self, step: int) -> Vector:
         """This rank's vector; the sum that it published in the step before is forgotten here, where no time counts."""

@@ -39,11 +39,12 @@ class Request:
     """What is asked for.
 
     Attributes:
-        channels: names as in `[sync].channel`; None for all that can run here.
+        channels: names as in `[sync].channel`, or reducing-tcp; None for all that can run here.
         peers: of `PEERS`; None for gloo, and lambdaml where there is a Redis.
         workers, megabytes: every pair of these is a setting.
         rounds: timed ones, each of every variant.
         redis_url: a server that runs; None for one of the run's own.
+        redis_password_from: the environment variable that holds its password; None for none.
     """
 
     channels: tuple[str, ...] | None = None
@@ -52,6 +53,7 @@ class Request:
     megabytes: tuple[float, ...] = (1.0, 46.0)
     rounds: int = 15
     redis_url: str | None = None
+    redis_password_from: str | None = None
 
     @property
     def settings(self) -> list[Setting]:
@@ -68,12 +70,14 @@ def parse(
     megabytes: str = "1,46",
     rounds: str = "15",
     redis_url: str | None = None,
+    redis_password_from: str | None = None,
 ) -> Request:
     """A request from lists separated by commas.
 
     Args:
         offered: the channels that there are.
-        channels, peers, workers, megabytes, rounds, redis_url: see `Request`; an empty list of peers is none at all.
+        channels, peers, workers, megabytes, rounds: see `Request`; an empty list of peers is none at all.
+        redis_url, redis_password_from: see `Request`.
 
     Raises:
         ConfigError: with every mistake.
@@ -99,12 +103,16 @@ def parse(
         read("--megabytes", megabytes, _size),
         next(iter(read("--rounds", rounds, lambda word: _whole(word, 1, 10**6))), 1),
         redis_url,
+        redis_password_from,
     )
     try:
         if redis_url is not None:
             addresses_of(redis_url)
     except ConfigError as error:
         problems.append(Problem("--redis-url", "", error.message, error.hint))
+    if redis_password_from is not None and redis_url is None:
+        message, hint = "the run's own server has no password", "name the one that has with --redis-url"
+        problems.append(Problem("--redis-password-from", "", message, hint))
     told = {problem.key for problem in problems}
     for flag, values in (("--workers", request.workers), ("--megabytes", request.megabytes)):
         if not values and flag not in told:

@@ -29,7 +29,12 @@ def bench() -> None:
 @app.command()
 def sync(
     channels: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="As in [sync].channel. [default: all that can run here]")
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="As in [sync].channel, or reducing-tcp: over TCP to a `smlt serve-channel`. "
+            "[default: all that can run here]",
+        ),
     ] = None,
     workers: Annotated[str, typer.Option(metavar="N,…", help="How many ranks.")] = "2,4",
     megabytes: Annotated[str, typer.Option(metavar="MB,…", help="Sizes of the vector that is summed.")] = "1,46",
@@ -44,6 +49,9 @@ def sync(
     ] = None,
     redis_url: Annotated[
         str | None, typer.Option(metavar="URL", help="A server that runs. [default: one of the run's own]")
+    ] = None,
+    redis_password_from: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Of the environment: holds the password of --redis-url.")
     ] = None,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the ratios to gloo.")] = None,
     output: OutputFormat = Output.TABLE,
@@ -62,7 +70,7 @@ def sync(
     offered = offered_channels(registry)
     request = parse(
         offered, channels=channels, peers=peers, workers=workers, megabytes=megabytes, rounds=rounds,
-        redis_url=redis_url,
+        redis_url=redis_url, redis_password_from=redis_password_from,
     )  # fmt: skip
     plan = plan_for(request, offered)
     if png:

@@ -11,12 +11,15 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     Strict,
     WithJsonSchema,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
+from smlt.core.sync.names import EVERY_STEP, EXACT, LOCAL_SGD, CodecName, Mode
 from smlt.core.units import Every, parse_duration_s, parse_every, parse_memory_mib, parse_usd, with_unit
 
 Whole = Annotated[int, Strict()]
@@ -215,13 +218,17 @@ class Workers(Section):
         return self
 
 
+OF_LOCAL_SGD = ("period", "fragments", "outer_learning_rate", "outer_momentum")
+"""Keys of `[sync]` that only local SGD has a use for."""
+
+
 class SyncSection(Section):
     """`[sync]`: how the workers are kept one computation."""
 
-    mode: Literal["auto", "every_step", "local_sgd"] = Field(
+    mode: Literal["auto", Mode] = Field(
         "auto", description="every_step (auto) is exact; local_sgd averages weights now and then (DiLoCo)"
     )
-    codec: Literal["auto", "fp32", "bf16", "fp16", "int8", "topk"] = Field(
+    codec: Literal["auto", CodecName] = Field(
         "auto", description="how numbers travel; all but fp32 (auto) are lossy, and feed their error back"
     )
     channel: str = Field("auto", description="one of the backend's channels", examples=["shared_memory"])
@@ -232,14 +239,28 @@ class SyncSection(Section):
 
     @model_validator(mode="after")
     def _fits_its_mode(self) -> SyncSection:
-        fields = type(self).model_fields
-        names = ("period", "fragments", "outer_learning_rate", "outer_momentum")
-        local = [name for name in names if getattr(self, name) != fields[name].default]
-        if local and self.mode != "local_sgd":
-            raise ValueError(f'{", ".join(local)} need mode = "local_sgd", which is not set')
+        local = [name for name in OF_LOCAL_SGD if name in self.model_fields_set]
+        if local and self.mode != LOCAL_SGD:
+            raise ValueError(f'{", ".join(local)} need mode = "{LOCAL_SGD}", which is not set')
         if self.period % self.fragments:
             raise ValueError(f"period = {self.period} is no multiple of fragments = {self.fragments}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_does_something(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the keys that the mode has no use for: they would be refused where this is read."""
+        plain: dict[str, Any] = handler(self)
+        return plain if self.mode == LOCAL_SGD else {k: v for k, v in plain.items() if k not in OF_LOCAL_SGD}
+
+    @property
+    def chosen_mode(self) -> Mode:
+        """`auto` is exact: nothing else may be chosen for a user who did not say so."""
+        return EVERY_STEP if self.mode == "auto" else self.mode
+
+    @property
+    def chosen_codec(self) -> CodecName:
+        """`auto` is exact."""
+        return EXACT if self.codec == "auto" else self.codec
 
 
 class PlannerSection(Section):

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from smlt.core.errors import ConfigError
+from smlt.core.sync.names import EVERY_STEP, EXACT, LOCAL_SGD
 
 
 @dataclass(frozen=True)
@@ -13,21 +14,31 @@ class Sync:
     """How ranks are kept one computation.
 
     Attributes:
-        mode: every_step or local_sgd.
-        codec: how numbers travel: fp32, bf16, fp16, int8 or topk.
+        mode: one of `smlt.core.sync.names.Mode`.
+        codec: how numbers travel, one of `smlt.core.sync.names.CodecName`.
         channel: by what.
         period: of local SGD: every weight is synchronised once in so many steps.
         fragments: of local SGD: parts of the weights that are synchronised in turn.
         outer_learning_rate, outer_momentum: of local SGD's outer step.
+
+    Raises:
+        ConfigError: the period is no multiple of the fragments, or one of them is less than 1.
     """
 
-    mode: str = "every_step"
-    codec: str = "fp32"
+    mode: str = EVERY_STEP
+    codec: str = EXACT
     channel: str = "shared_memory"
     period: int = 1
     fragments: int = 1
     outer_learning_rate: float = 0.7
     outer_momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        if min(self.period, self.fragments) < 1 or self.period % self.fragments:
+            raise ConfigError(
+                f"a period of {self.period} steps cannot be shared by {self.fragments} fragments",
+                "the period is a multiple of the number of fragments, and both are at least 1",
+            )
 
     @property
     def has_private(self) -> bool:
@@ -36,8 +47,8 @@ class Sync:
 
     @property
     def exchange_every(self) -> int:
-        """Steps from one exchange among the ranks to the next."""
-        return self.period // self.fragments if self.mode == "local_sgd" else 1
+        """Steps from one exchange among the ranks to the next, at least 1."""
+        return self.period // self.fragments if self.mode == LOCAL_SGD else 1
 
 
 @dataclass(frozen=True)

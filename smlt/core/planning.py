@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from smlt.core.backend import Backend, RunPlace
-from smlt.core.job import JobSpec, SyncSection
+from smlt.core.errors import ConfigError
+from smlt.core.job import JobSpec
 from smlt.core.planner import Plan, PlanRequest, Sync
 from smlt.core.plugins import Registry
+from smlt.core.sync.names import EXACT, LOCAL_SGD
 
 
 def plan_job(spec: JobSpec, backend: Backend[Any], runs_dir: Path, registry: Registry) -> Plan:
@@ -27,21 +29,33 @@ def plan_job(spec: JobSpec, backend: Backend[Any], runs_dir: Path, registry: Reg
         memory_choices_mib=backend.limits.memory_choices_mib,
         vcpus_at_hand=backend.limits.vcpus_at_hand,
         global_batch=smallest_batch,
-        sync=_sync(spec.sync, channel),
+        sync=_sync(spec, channel),
         deadline_s=spec.limits.deadline,
         budget_usd=spec.limits.budget,
     )
-    return registry.planner(spec.planner.name).propose(request)
+    plan = registry.planner(spec.planner.name).propose(request)
+    codec = plan.allocation.sync.codec
+    if plan.allocation.workers == 1 and codec != EXACT:
+        raise ConfigError(
+            f"[sync].codec = {codec!r} does nothing with 1 worker ({plan.reason}): nothing travels",
+            "leave the codec out, or set [workers].count to 2 or more",
+        )
+    return plan
 
 
-def _sync(section: SyncSection, channel: str) -> Sync:
-    """What the job asks for; `auto` is exact, as nothing else may be chosen for a user who did not say so."""
-    codec = "fp32" if section.codec == "auto" else section.codec
-    if section.mode != "local_sgd":
-        return Sync(codec=codec, channel=channel)
+def _sync(spec: JobSpec, channel: str) -> Sync:
+    """What the job asks for."""
+    section = spec.sync
+    if section.chosen_mode != LOCAL_SGD:
+        return Sync(codec=section.chosen_codec, channel=channel)
+    if spec.job.steps is not None and section.period > spec.job.steps:
+        raise ConfigError(
+            f"[sync].period = {section.period}, but the job ends after [job].steps = {spec.job.steps}",
+            "choose a period that goes several times into the job",
+        )
     return Sync(
-        mode=section.mode,
-        codec=codec,
+        mode=section.chosen_mode,
+        codec=section.chosen_codec,
         channel=channel,
         period=section.period,
         fragments=section.fragments,

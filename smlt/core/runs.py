@@ -108,9 +108,15 @@ def _open_again(
 
 
 def _changes(before: JobSpec, now: JobSpec) -> list[str]:
-    """What would continue another sequence of batches; what the task does with them may have been mended."""
+    """What would continue another sequence of batches, or a state of another kind.
+
+    What the task does with batches may have been mended, and so may rates and codecs.
+    """
     keys = ("global_batch", "seed")
-    return [f"[job].{key}" for key in keys if getattr(before.job, key) != getattr(now.job, key)]
+    changed = [f"[job].{key}" for key in keys if getattr(before.job, key) != getattr(now.job, key)]
+    if before.sync.chosen_mode != now.sync.chosen_mode:
+        return [*changed, "[sync].mode"]
+    return changed if before.sync.fragments == now.sync.fragments else [*changed, "[sync].fragments"]
 
 
 def _generated_name(label: str, now: float) -> str:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from smlt.backends.channels.shared_memory import SHARED_MEMORY
-from smlt.bench import servers
+from smlt.bench import folders as bench_folders
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
             super().__init__(*arguments, **options)
             made.append(Path(self.name))
 
-    monkeypatch.setattr(servers.tempfile, "TemporaryDirectory", Folder)
+    monkeypatch.setattr(bench_folders.tempfile, "TemporaryDirectory", Folder)
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield made
     assert [child for child in psutil.Process().children(recursive=True) if child.pid not in before] == []

@@ -52,7 +52,7 @@ def test_every_peer_and_channel_gives_the_exact_sum(workers):
 def test_vectors_of_fewer_elements_than_ranks_are_summed_too():
     peers = "lambdaml,lambdaml-hiredis,lambdaml-hscan,redis-py"
     report = run(workers="3", megabytes="0.000004", peers=peers, rounds="1")
-    assert len(report.rows) == 4 + 4
+    assert len(report.rows) == 4 + len(offered_channels(load_registry()))
     assert all(row.ratio_to_gloo is None for row in report.rows)
 
 
@@ -69,10 +69,11 @@ def test_scatter_reduce_takes_as_many_requests_and_bytes_as_its_pattern_says(wor
 
 
 def test_channels_count_their_requests_and_gloo_does_not():
-    gloo, reducing = run(channels="reducing", peers="gloo").rows
+    gloo, *reducing = run(channels="reducing,reducing-tcp", peers="gloo").rows
     assert gloo.requests_per_step is gloo.bytes_up_per_step is gloo.bytes_down_per_step is None
-    assert reducing.requests_per_step == {"reduce": 2}
-    assert reducing.bytes_up_per_step >= 2 * ELEMENTS * 4
+    for row in reducing:
+        assert row.requests_per_step == {"reduce": 2}
+        assert row.bytes_up_per_step >= 2 * ELEMENTS * 4
 
 
 def test_a_server_that_is_named_is_used_and_nothing_is_left_on_it(server: Valkey):
@@ -81,6 +82,22 @@ def test_a_server_that_is_named_is_used_and_nothing_is_left_on_it(server: Valkey
     assert report.machine["redis_server"] == server.url
     assert int(server.info("stats")["total_connections_received"]) > int(before) + 2
     assert server.ask("DBSIZE") == 0
+
+
+def test_a_servers_password_comes_from_the_environment_and_is_not_in_the_report(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("CACHE_PASSWORD", "sesame")
+    with valkey(tmp_path, "--requirepass", "sesame") as server:
+        asked = {"redis_url": server.url, "redis_password_from": "CACHE_PASSWORD"}
+        report = run(channels="redis", peers="lambdaml,lambdaml-hscan,redis-py", **asked)
+        assert server.ask("DBSIZE", password="sesame") == 0
+    assert len(report.rows) == 4
+    assert "sesame" not in str(report.document())
+
+
+def test_a_password_that_the_environment_lacks_is_an_error(server: Valkey, monkeypatch):
+    monkeypatch.delenv("CACHE_PASSWORD", raising=False)
+    with pytest.raises(ConfigError, match="CACHE_PASSWORD is not set"):
+        run(channels="", peers="redis-py", redis_url=server.url, redis_password_from="CACHE_PASSWORD")
 
 
 def test_a_server_of_its_own_says_what_it_is(folders):

@@ -93,6 +93,7 @@ def test_what_was_asked_for_and_cannot_run_is_an_error_that_says_what_to_install
         ("redis_url", "http://there"),
         ("redis_url", ""),
         ("redis_url", "redis://:secret@there"),
+        ("redis_password_from", "CACHE_PASSWORD"),
     ],
 )
 def test_a_mistake_is_told_with_its_flag(flag, text):

@@ -13,7 +13,7 @@ def session(**ms: float) -> dict[str, object]:
     """A session of 46 MB and two ranks with these medians."""
     rows = [
         {
-            "variant": variant.replace("_py", "-py"),
+            "variant": variant.replace("_py", "-py").replace("_tcp", "-tcp"),
             "kind": "channel",
             "workers": 2,
             "megabytes": 46.0,
@@ -35,6 +35,12 @@ def test_medians_over_sessions_are_held_against_targets():
     assert rows["lambdaml / redis, time"] == ["2", "46", "4.55", "1.11", "5.00", "6", "8", "missed"]
     assert rows["lambdaml / redis, workers' CPU"][2] == "4.55"
     assert "gloo / gloo" not in rows
+
+
+def test_a_reducing_store_has_the_same_targets_over_tcp_as_over_a_socket():
+    rows = {row[0]: row[1:] for row in sessions.table([session(gloo=100, reducing=150, reducing_tcp=150)])}
+    assert rows["reducing-tcp / gloo"] == rows["reducing / gloo"]
+    assert rows["reducing-tcp / gloo"][-3:] == ["1.8", "1.3", "must"]
 
 
 def test_an_aim_that_is_reached_is_told():

@@ -30,7 +30,7 @@ def test_json_is_one_document_with_a_row_for_each_variant_in_each_setting(main):
     assert document["schema_version"] == 1
     assert {"cores", "load_average", "redis_server", "torch"} <= set(document["machine"])
     assert (document["left_out"], document["notes"]) == ([], [])
-    variants = {"gloo", "lambdaml", "shared_memory", "redis", "reducing", "object"}
+    variants = {"gloo", "lambdaml", "shared_memory", "redis", "reducing", "reducing-tcp", "object"}
     cells = {(row["workers"], row["megabytes"], row["variant"]) for row in document["rows"]}
     assert cells == {(workers, 0.02, variant) for workers in (2, 3) for variant in variants}
     for row in document["rows"]:
@@ -64,7 +64,8 @@ def test_without_a_server_what_needs_one_is_left_out_with_a_note(main, monkeypat
     monkeypatch.setattr("smlt.bench.plan.find_server", lambda: None)
     code, out, err = main("bench", "sync", "--workers", "2", *TINY)
     assert code == 0
-    assert [line.split()[2] for line in out.splitlines()[2:]] == ["gloo", "shared_memory", "reducing", "object"]
+    found = [line.split()[2] for line in out.splitlines()[2:]]
+    assert found == ["gloo", "shared_memory", "reducing", "object", "reducing-tcp"]
     assert "left out: redis: " in err
     assert "left out: lambdaml: " in err
     assert "smlt[bench]" in err
@@ -78,6 +79,7 @@ def test_without_a_server_what_needs_one_is_left_out_with_a_note(main, monkeypat
         (("--workers", "1"), "--workers: '1' is not a whole number from 2"),
         (("--megabytes", "nan"), "--megabytes: 'nan' is not a size"),
         (("--rounds", "0"), "--rounds: '0' is not a whole number from 1"),
+        (("--redis-password-from", "THERE"), "--redis-password-from: the run's own server has no password"),
         (("--redis-url", "there"), "--redis-url: 'there' is not the URL of a Redis server"),
         (("--png", "ratios.jpg"), "--png ratios.jpg: a picture's name ends in .png"),
         (("--png", "ratios.png", "--peers", "lambdaml"), "add gloo to --peers"),
@@ -137,11 +139,20 @@ def measuring(folder: Path, *asked: str) -> Iterator[tuple[subprocess.Popen[str]
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_that_is_stopped_leaves_nothing(folder, number):
     with measuring(folder) as (command, processes):
-        assert len(processes) == 4  # ranks and servers
+        assert len(processes) == 5  # ranks and servers
         command.send_signal(number)
         out, err = command.communicate(timeout=60)
     assert (command.returncode, out) == (130, "")
     assert err == f"error: the measurement was interrupted by {number.name}\n"
+
+
+def test_what_a_command_that_was_killed_left_the_next_one_removes(main):
+    channels = "shared_memory,redis,reducing-tcp"  # the store of `reducing` waits a minute for workers before it ends
+    with measuring(Path(), "--channels", channels) as (command, processes):
+        command.kill()
+        command.communicate()
+        assert psutil.wait_procs(processes, timeout=10.0)[1] == []
+        assert main("bench", "sync", "--workers", "2", *TINY, "--channels", "object", "--peers", "")[0] == 0
 
 
 def test_a_rank_that_dies_ends_the_command_with_its_name_and_leaves_nothing(folder):

@@ -10,11 +10,12 @@ import pytest
 
 from smlt.core.errors import ProtocolError
 from smlt.core.storage import ChannelKey
-from smlt.core.sync.collectives import Collective, ScatterReduce, Seat, wait_for
+from smlt.core.sync.collectives import Collective, Seat, wait_for
 from smlt.core.sync.gathered import GatheredSum
 from smlt.core.sync.header import Header
 from smlt.core.sync.packed import PackedScatterReduce
 from smlt.core.sync.pieces import PiecewiseScatterReduce
+from smlt.core.sync.scatter_reduce import ScatterReduce
 from smlt.core.task import Region
 from tests.support.channels import MemoryChannel, Room, in_threads
 

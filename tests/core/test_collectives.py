@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.buckets import ContributionLayout
 from smlt.core.sync.codecs import CODECS, codec_named
-from smlt.core.sync.collectives import Collective, ScatterReduce, Seat, all_gather
+from smlt.core.sync.collectives import Collective, Seat, all_gather
 from smlt.core.sync.packed import PackedScatterReduce
 from smlt.core.sync.pieces import PiecewiseScatterReduce
+from smlt.core.sync.scatter_reduce import ScatterReduce
 from smlt.core.task import Region
 from tests.support.channels import MemoryChannel, Patient, Room, in_threads
 from tests.support.sums import REGIONS, STEPS, check, train

@@ -91,6 +91,22 @@ def test_a_constant_gradient_comes_through_on_average(codec: str) -> None:
 
 
 @pytest.mark.parametrize("codec", sorted(CODECS))
+@pytest.mark.parametrize("pattern", sorted(PATTERNS))
+def test_what_is_not_finite_passes_with_its_step(codec: str, pattern: str) -> None:
+    def mostly_finite(rank: int, step: int) -> Array:
+        found = numbers(rank, step)
+        if step == 0:
+            found[[3 * rank, 300, 699]] = np.nan, np.inf, -np.inf
+        return found
+
+    for first, *others, lost in sums_of(codec, 3, 4, mostly_finite, pattern):
+        seen = np.isfinite(first[0][[0, 3, 6, 300, 699]])
+        assert not seen.all() if codec == "topk" else not seen.any()
+        assert all(np.isfinite(sums[0]).all() for sums in others)
+        assert np.isfinite(lost[0]).all()
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
 def test_a_step_given_up_leaves_what_was_lost_before_as_it_was(codec: str) -> None:
     """A contribution that is made again, instead of a commit, starts from the same residual."""
     room = Room()

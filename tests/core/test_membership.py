@@ -13,8 +13,9 @@ from smlt.core.membership import Membership
 from smlt.core.rank_events import Standing
 from smlt.core.sampler import Cursor
 from smlt.core.storage import ChannelKey
-from smlt.core.sync.collectives import ScatterReduce, Seat
+from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
+from smlt.core.sync.scatter_reduce import ScatterReduce
 from smlt.core.task import Region, TaskShape
 from tests.support.channels import MemoryChannel, Patient, Room, in_threads
 

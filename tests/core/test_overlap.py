@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smlt.core.errors import ProtocolError
+from smlt.core.errors import ChannelError, ProtocolError, TaskError
+from smlt.core.storage import Buffer, ChannelKey
 from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
 from smlt.core.sync.overlap import Overlapped
@@ -89,6 +92,52 @@ def test_a_step_that_is_given_up_ends_the_thread_s_work_whatever_it_waits_for() 
     assert threading.active_count() <= before
     with pytest.raises(ProtocolError, match="nothing was contributed to step 7"):
         sums.reduce(Header(7))
+
+
+class FullChannel(MemoryChannel):
+    """Takes nothing, and tells when it was asked to."""
+
+    def __init__(self) -> None:
+        super().__init__(Room(), 0, shows=False)
+        self.was_asked = threading.Event()
+
+    def _do_put(self, key: ChannelKey, parts: Sequence[Buffer], readers: int | None) -> None:
+        self.was_asked.set()
+        raise ChannelError("the channel is full")
+
+
+def failed_while_computing() -> Overlapped:
+    """Half of a contribution is final, and sending it has failed."""
+    channel = FullChannel()
+    sums = overlapped(channel, 0, 2)
+    sums.contribution(0)
+    sums.reached(300)
+    assert channel.was_asked.wait(60)
+    return sums
+
+
+def test_what_sending_found_wrong_is_told_whoever_asks_first() -> None:
+    sums = failed_while_computing()
+    with pytest.raises(ChannelError, match="full"):
+        sums.reduce(Header(0))
+    sums.close()
+    with pytest.raises(ChannelError, match="full"):
+        failed_while_computing().close()
+
+
+def test_of_a_step_that_was_given_up_nothing_is_told() -> None:
+    sums = failed_while_computing()
+    sums.forget()
+    with pytest.raises(ProtocolError, match="nothing was contributed"):
+        sums.reduce(Header(0))
+    sums.close()
+
+
+def test_where_the_task_fails_first_what_sending_found_is_among_the_notes() -> None:
+    sums = failed_while_computing()
+    with pytest.raises(TaskError, match="raised") as caught, closing(sums):
+        raise TaskError("training_step raised")
+    assert caught.value.__notes__ == ["meanwhile, sending the step in hand failed: ChannelError: the channel is full"]
 
 
 def test_the_rank_is_not_said_to_wait_while_it_computes() -> None:

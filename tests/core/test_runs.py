@@ -34,8 +34,10 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self.folder, self.registry = folder, load_registry()
 
-    def open(self, name: str | None = None, parcel: TaskParcel = PARCEL, **job: Any) -> OpenRun:
-        spec = JobSpec.model_validate({"job": {"task": parcel.label, "name": name, **job}})
+    def open(
+        self, name: str | None = None, parcel: TaskParcel = PARCEL, sync: dict[str, Any] | None = None, **job: Any
+    ) -> OpenRun:
+        spec = JobSpec.model_validate({"job": {"task": parcel.label, "name": name, **job}, "sync": sync or {}})
         backend = self.registry.backend("local", {})
         return open_run(spec, backend, parcel, self.folder, self.registry, NOON)
 
@@ -201,6 +203,29 @@ def test_another_sequence_of_batches_does_not_go_on_under_the_same_name(
         runs.open("digits", **changed)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ({}, {"mode": "local_sgd"}, "mode"),
+        ({"mode": "local_sgd"}, {"mode": "every_step"}, "mode"),
+        ({"mode": "local_sgd"}, {"mode": "local_sgd", "fragments": 5}, "fragments"),
+    ],
+)
+def test_a_state_of_another_kind_does_not_go_on_under_the_same_name(
+    runs: Runs, before: dict[str, Any], after: dict[str, Any], named: str
+) -> None:
+    runs.open("digits", sync=before)
+    with pytest.raises(ConfigError, match=rf"begun with another \[sync\]\.{named},? ?"):
+        runs.open("digits", sync=after)
+
+
 def test_a_run_goes_on_for_longer_and_with_what_was_mended(runs: Runs) -> None:
     runs.open("digits", epochs=2, params={"rate": 1e9})
-    assert runs.open("digits", epochs=5, params={"rate": 0.1}).spec.job.epochs == 5
+    again = runs.open("digits", epochs=5, params={"rate": 0.1}, sync={"mode": "every_step", "codec": "int8"})
+    assert again.spec.job.epochs == 5
+
+
+def test_local_sgd_may_go_on_with_other_rates(runs: Runs) -> None:
+    local = {"mode": "local_sgd", "fragments": 2}
+    runs.open("digits", sync=local)
+    assert runs.open("digits", sync={**local, "outer_momentum": 0.0, "period": 8}).spec.sync.period == 8

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smlt.core.sync.collectives import Alone, ScatterReduce, Seat, all_gather, all_gather_cost
+from smlt.core.sync.collectives import Alone, Seat, all_gather, all_gather_cost
 from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.gathered import GatheredSum
 from smlt.core.sync.packed import PackedScatterReduce
+from smlt.core.sync.scatter_reduce import ScatterReduce
 from smlt.core.sync.two_level import TwoLevelScatterReduce
 from smlt.core.task import Region
 from tests.support.channels import MemoryChannel, Patient, Room, in_threads

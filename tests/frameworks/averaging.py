@@ -8,6 +8,9 @@ from typing import ClassVar
 import numpy as np
 from fleet import Fleet, whole
 
+from smlt.core.planner import Sync
+from smlt.core.stepping import LocalSgd
+from smlt.core.sync.header import Header
 from smlt.core.task import Array, UserTask
 
 
@@ -55,3 +58,25 @@ class Averaging:
                 alone.step += 1
                 among.step += 1
             assert whole(alone, 0) == whole(among, 0)
+
+    def test_a_step_given_up_after_its_exchange_leaves_the_state_of_the_last_commit(self) -> None:
+        """Bit for bit, with an optimizer that makes its state at the first step, and with what counts steps."""
+        for task in (self.classifier, self.normed):
+            fleet, undisturbed = Fleet(task, ranks=1, steps=4), Fleet(task, ranks=1, steps=4)
+            for each in (fleet, undisturbed):
+                stepping = LocalSgd(each.ranks[0], each.shapes[0], Sync("local_sgd", period=1))
+                stepping.join(None)
+                for _ in range(3):
+                    work = each.next_work()[0]
+                    if each is fleet:
+                        before = whole(fleet)
+                        loss = stepping.compute(work)
+                        stepping.exchange(Header(work.step, loss_sum=loss.sum, weight=loss.weight), last=False)
+                        assert whole(fleet) != before
+                        stepping.forget()
+                        assert whole(fleet) == before
+                    loss = stepping.compute(work)
+                    stepping.exchange(Header(work.step, loss_sum=loss.sum, weight=loss.weight), last=False)
+                    stepping.commit(work.step, loss)
+                    each.step += 1
+            assert whole(fleet) == whole(undisturbed)

@@ -77,6 +77,37 @@ def test_a_pass_that_comes_twice_is_not_followed() -> None:
     assert told(Reentrant, 3) == [[], [], []]
 
 
+def test_where_the_first_pass_came_twice_nothing_is_told_ever_after() -> None:
+    class Once(Layers):
+        def training_step(self, model, batch):
+            self.reentrant_from_step = 0 if self.step == 0 else 10**9
+            return super().training_step(model, batch)
+
+    assert told(Once, 4) == [[], [], [], []]
+
+
+def test_hooks_of_the_user_s_own_come_first_whenever_they_were_registered() -> None:
+    class Hooked(Layers):
+        def training_step(self, model, batch):
+            for parameter in model.parameters():
+                parameter.register_post_accumulate_grad_hook(self.fill)
+            return super().training_step(model, batch)
+
+        def fill(self, parameter):
+            parameter.grad.fill_(self.step)
+
+    fleet, seen = Fleet(Hooked, 1), []
+    for step in range(4):
+        contribution = fleet.contributions()[0]
+
+        def reached(elements: int, contribution=contribution) -> None:
+            seen.append(set(contribution[0][:elements].tolist()))
+
+        fleet.ranks[0].compute(StepWork(step, 0, np.arange(8), 8), contribution, reached)
+        fleet.ranks[0].forget()
+    assert seen == [{1.0}, {1.0}, {2.0}, {2.0}, {3.0}, {3.0}]
+
+
 def test_one_that_comes_twice_later_on_is_an_error_that_says_how_to_mend_it() -> None:
     class Late(Layers):
         reentrant_from_step = 2

@@ -70,6 +70,7 @@ def test_local_sgd_learns_and_its_ranks_agree_in_the_end(tmp_path: Path) -> None
     ("settings", "message"),
     [
         ({"sync.period": 7}, "period need"),
+        ({"sync.period": 50, "sync.mode": "every_step"}, "period need"),
         ({"sync.mode": "local_sgd", "sync.period": 7, "sync.fragments": 2}, "no multiple of fragments"),
         ({"sync.codec": "int4"}, "int4"),
     ],

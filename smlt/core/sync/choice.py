@@ -10,15 +10,17 @@ from typing import Any
 
 from smlt.core.errors import ConfigError, nearest
 from smlt.core.storage import ChannelCapabilities
-from smlt.core.sync.codecs import Codec
-from smlt.core.sync.collectives import Alone, Collective, ScatterReduce, Seat
+from smlt.core.sync.codecs import Codec, codec_named
+from smlt.core.sync.collectives import Alone, Collective, Seat
 from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.gathered import GatheredSum
 from smlt.core.sync.in_store import InStoreReduction
 from smlt.core.sync.overlap import Overlapped, StreamingCollective
 from smlt.core.sync.packed import PackedScatterReduce
+from smlt.core.sync.payload import is_lossy
 from smlt.core.sync.pieces import PIECE_BYTES, PiecewiseScatterReduce
 from smlt.core.sync.routes import SMALLEST_WORLD
+from smlt.core.sync.scatter_reduce import ScatterReduce
 from smlt.core.sync.two_level import TwoLevelScatterReduce
 from smlt.core.task import Region
 
@@ -77,6 +79,21 @@ PATTERNS: Mapping[str, Pattern] = MappingProxyType(
     }
 )
 """All patterns, by name."""
+
+
+def codec_for(name: str, regions: Sequence[Region]) -> Codec | None:
+    """The codec of that name, None for numbers as they are.
+
+    Raises:
+        ConfigError: no codec is called so, or this one would carry none of these regions.
+    """
+    codec = codec_named(name)
+    if codec is not None and not any(region.elements and is_lossy(region) for region in regions):
+        raise ConfigError(
+            f"[sync].codec = {name!r} would do nothing: codecs carry float32 parameters, and this task trains none",
+            "leave the codec out, or let build_model make float32 parameters",
+        )
+    return codec
 
 
 def collective_for(

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smlt.core.sync.buckets import Bucket, shard_of, whole
+from smlt.core.errors import ConfigError
+from smlt.core.sync.buckets import ALIGNMENT, Bucket, shard_of, whole
+from smlt.core.sync.finite import is_finite
 from smlt.core.task import Array, Region
 
 
@@ -33,9 +35,16 @@ class OuterOptimizer:
         self.momenta = [region.zeros() for region in regions]
 
     def movement(self, weights: Sequence[Array], fragment: Bucket, out: Sequence[Array]) -> None:
-        """How far the weights of a fragment have moved from the anchors, into one array a span."""
+        """How far the weights of a fragment have moved from the anchors, into one array a span.
+
+        What has not moved has moved by 0, an infinity too, as a mask may hold it: their difference would be NaN.
+        """
         for span, array in zip(fragment, out, strict=True):
-            np.subtract(span.of(self.anchors), span.of(weights), out=array)
+            anchor, weight = span.of(self.anchors), span.of(weights)
+            with np.errstate(invalid="ignore"):
+                np.subtract(anchor, weight, out=array)
+            if not is_finite(array):
+                array[anchor == weight] = 0
 
     def step(self, fragment: Bucket, sums: Sequence[Array], ranks: int) -> None:
         """Move the anchors of a fragment; `sums`, of all ranks' movements, are used up."""
@@ -58,5 +67,15 @@ class OuterOptimizer:
 
 
 def fragments_of(regions: Sequence[Region], fragments: int) -> list[Bucket]:
-    """The weights in so many parts of about the same size."""
+    """The weights in so many parts of about the same size, cut between cache lines.
+
+    Raises:
+        ConfigError: a part would be empty.
+    """
+    most = max(-(-region.size_bytes // ALIGNMENT) for region in regions)
+    if fragments > most:
+        raise ConfigError(
+            f"[sync].fragments = {fragments}, but the weights can be cut into {most} parts at most",
+            f"each part has {ALIGNMENT} bytes or more; choose [sync].fragments = {most} or less",
+        )
     return [shard_of(whole(regions), regions, number, fragments) for number in range(fragments)]

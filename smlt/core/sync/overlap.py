@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 
 from smlt.core.errors import ProtocolError
@@ -74,17 +74,34 @@ class Overlapped(Collective):
         """As the pattern says."""
         return self._pattern.private()
 
-    def close(self) -> None:
-        """Give up the step in hand, and end the thread."""
+    def forget(self) -> None:
+        """Give up the step in hand; what sending it has found wrong is found again when it is computed again."""
         self._abandon()
-        self._thread.shutdown()
 
-    def _abandon(self) -> None:
-        """Make the thread idle."""
-        if self._progress is not None and self._sum is not None:
-            self._progress.abandon()
-            with suppress(Exception):  # whoever wanted to know has asked
-                self._sum.result()
+    def close(self) -> None:
+        """Give up the step in hand, and end the thread.
+
+        What sending found wrong before anybody asked for the sums is raised; where another error is on its way, it is
+        added to that one's notes, as it may be the cause.
+        """
+        reason = self._abandon()
+        self._thread.shutdown()
+        if reason is None:
+            return
+        under_way = sys.exception()
+        if under_way is None:
+            raise reason
+        under_way.add_note(f"meanwhile, sending the step in hand failed: {type(reason).__name__}: {reason}")
+
+    def _abandon(self) -> BaseException | None:
+        """Make the thread idle; returns what it has found wrong, unless somebody has been told."""
+        progress, running, self._sum = self._progress, self._sum, None
+        if progress is None or running is None:
+            return None
+        progress.abandon()
+        reason = running.exception()
+        self._progress = None
+        return None if isinstance(reason, StepAbandoned) or progress.is_complete else reason
 
     def _wait(self, piece: str, peer: int) -> None:
         """While a peer is waited for: the rank itself waits only once it has nothing left to compute."""

@@ -9,11 +9,17 @@ import numpy as np
 from smlt.core.storage import Buffer
 from smlt.core.sync.buckets import Bucket, Span
 from smlt.core.sync.codecs import Codec
+from smlt.core.sync.finite import is_finite
 from smlt.core.sync.header import Header, merge
 from smlt.core.task import Array, Region
 
 RESIDUAL = "residual/"
 """What the names of lost numbers begin with; the number of the region follows."""
+
+
+def is_lossy(region: Region) -> bool:
+    """Whether a codec carries the region's numbers."""
+    return region.tolerant and region.dtype == "float32"
 
 
 class Packing:
@@ -30,8 +36,7 @@ class Packing:
 
     def codec_of(self, span: Span) -> Codec | None:
         """What the span travels by; None for its bytes as they are."""
-        region = self.regions[span.region]
-        return self.codec if region.tolerant and region.dtype == "float32" else None
+        return self.codec if is_lossy(self.regions[span.region]) else None
 
     def span_bytes(self, span: Span) -> int:
         """Bytes that a span travels as."""
@@ -87,8 +92,13 @@ class Payload:
         return self.own
 
     def commit(self) -> None:
-        """What was lost in this step, which stands where the contribution was, is what the next one makes up for."""
+        """What was lost in this step, which stands where the contribution was, is what the next one makes up for.
+
+        Nothing makes up for what is not finite: it would never leave again.
+        """
         for number in self._lost:
+            if not is_finite(self.own[number]):
+                self.own[number][~np.isfinite(self.own[number])] = 0
             self._lost[number], self.own[number] = self.own[number], self._lost[number]
 
     def private(self) -> dict[str, Array]:

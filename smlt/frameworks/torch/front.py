@@ -18,31 +18,42 @@ class Front:
     A backward pass that reaches a parameter twice, as reentrant checkpointing does, cannot be followed: the first pass
     is only watched, and where that happens nothing is told ever after.
 
+    Hooks of the user's own may still change a gradient in place. They come first, whenever they were registered:
+    torch calls hooks in the order in which they were, and the front's are there for one pass only.
+
     Args:
         flat: the region.
         names: of its parameters, in its order.
     """
 
     def __init__(self, flat: FlatGradients, names: list[str]) -> None:
-        self._names, self._ends = names, flat.ends
+        self._names, self._ends, self._parameters = names, flat.ends, flat.parameters
+        self._notes = [self._note(place) for place in range(len(names))]
         self._fired = bytearray(len(names))
         self._at = 0
         self._reached: Reached | None = None
-        self._watched = self._is_followed = False
-        for place, parameter in enumerate(flat.parameters):
-            parameter.register_post_accumulate_grad_hook(self._note(place))  # type: ignore[no-untyped-call]
+        self._is_watched = self._is_given_up = False
 
     @contextmanager
     def told(self, reached: Reached) -> Iterator[None]:
         """Around the last backward pass of a step."""
+        if self._is_given_up:
+            yield
+            return
         self._fired[:] = bytes(len(self._fired))
-        self._at, self._is_followed = 0, True
-        self._reached = reached if self._watched else None
+        self._at = 0
+        self._reached = reached if self._is_watched else None
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
+            for parameter, note in zip(self._parameters, self._notes, strict=True)
+        ]
         try:
             yield
-            self._watched = self._is_followed
+            self._is_watched = True
         finally:
-            self._reached, self._is_followed = None, False
+            self._reached = None
+            for hook in hooks:
+                hook.remove()
 
     def _note(self, place: int) -> Callable[[Tensor], None]:
         def note(_: Tensor) -> None:
@@ -60,7 +71,7 @@ class Front:
         reached(self._ends[self._at - 1])
 
     def _refuse(self, place: int) -> None:
-        self._is_followed = False
+        self._is_given_up = True
         if self._reached is not None:
             raise TaskError(
                 f"backward came to {self._names[place]} a second time, after its gradient had been sent",

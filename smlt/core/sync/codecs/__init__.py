@@ -11,6 +11,7 @@ from smlt.core.sync.codecs.codec import Codec
 from smlt.core.sync.codecs.fp16 import Fp16
 from smlt.core.sync.codecs.int8 import Int8
 from smlt.core.sync.codecs.topk import TopK
+from smlt.core.sync.names import EXACT
 
 __all__ = ["CODECS", "Codec", "codec_named"]
 
@@ -19,9 +20,9 @@ CODECS: Mapping[str, Codec] = MappingProxyType({codec.name: codec for codec in (
 
 
 def codec_named(name: str) -> Codec | None:
-    """The codec of that name; None for "fp32", which sends numbers as they are. Raises ConfigError for any other."""
-    if name == "fp32":
+    """The codec of that name; None for fp32, which sends numbers as they are. Raises ConfigError for any other."""
+    if name == EXACT:
         return None
     if name not in CODECS:
-        raise ConfigError(f"no codec is called {name!r}", nearest(name, ["fp32", *CODECS]))
+        raise ConfigError(f"no codec is called {name!r}", nearest(name, [EXACT, *CODECS]))
     return CODECS[name]

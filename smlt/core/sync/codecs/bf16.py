@@ -8,6 +8,7 @@ import numpy as np
 
 from smlt.core.sync.codecs.chunks import scratch
 from smlt.core.sync.codecs.halves import Halves
+from smlt.core.sync.names import CodecName
 from smlt.core.task import Array
 
 
@@ -17,7 +18,7 @@ class Bf16(Halves):
     NaN stays NaN and infinity stays; what rounds beyond 3.39e38 becomes infinite, as in any IEEE rounding.
     """
 
-    name: ClassVar[str] = "bf16"
+    name: ClassVar[CodecName] = "bf16"
 
     def _pack(self, values: Array, halves: Array) -> None:
         rounded = _rounded(values)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from smlt.core.errors import ProtocolError
+from smlt.core.sync.names import CodecName
 from smlt.core.task import Array
 
 
@@ -24,7 +25,7 @@ class Codec(ABC):
     one bit a number; Karimireddy et al., ICML 2019, for every codec whose error is smaller than what it encodes.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[CodecName]
     """As in `[sync].codec`."""
 
     @abstractmethod
@@ -64,7 +65,8 @@ class Codec(ABC):
     def encode_with_feedback(self, values: Array, out: memoryview) -> None:
         """Encode numbers, which become what was lost: values - decode(encode(values)), in place.
 
-        A number that is not finite, or becomes infinite on the way, leaves one behind that is not finite either.
+        A number that is not finite, or becomes infinite on the way, leaves one behind that is not finite either, and
+        that must not be fed back.
 
         Args:
             values: float32, shape (elements,), contiguous.

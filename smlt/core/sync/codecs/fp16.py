@@ -13,6 +13,7 @@ import numpy as np
 
 from smlt.core.sync.codecs.chunks import scratch
 from smlt.core.sync.codecs.halves import Halves
+from smlt.core.sync.names import CodecName
 from smlt.core.task import Array
 
 LARGEST = 0x477FE000
@@ -33,7 +34,7 @@ class Fp16(Halves):
     Finite numbers beyond 65504 are sent as 65504, so that the rest can be fed back; NaN and infinity stay.
     """
 
-    name: ClassVar[str] = "fp16"
+    name: ClassVar[CodecName] = "fp16"
 
     def _pack(self, values: Array, halves: Array) -> None:
         _rounded(values, halves)

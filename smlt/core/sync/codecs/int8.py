@@ -9,6 +9,7 @@ import numpy as np
 
 from smlt.core.sync.codecs.chunks import chunks, scratch
 from smlt.core.sync.codecs.codec import Codec
+from smlt.core.sync.names import CodecName
 from smlt.core.task import Array
 
 BLOCK = 1024
@@ -29,7 +30,7 @@ class Int8(Codec):
     decodes to NaN throughout, so that it stays visible.
     """
 
-    name: ClassVar[str] = "int8"
+    name: ClassVar[CodecName] = "int8"
 
     def encoded_bytes(self, elements: int) -> int:
         """Four bytes a block, and a byte a number, rounded up to a multiple of 4."""

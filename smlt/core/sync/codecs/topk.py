@@ -11,6 +11,7 @@ import numpy as np
 from smlt.core.errors import ProtocolError
 from smlt.core.sync.codecs.chunks import chunks, scratch
 from smlt.core.sync.codecs.codec import Codec
+from smlt.core.sync.names import CodecName
 from smlt.core.task import Array
 
 SHARE = 100
@@ -30,7 +31,7 @@ class TopK(Codec):
     ascending), then the numbers. Among equals the first ones are sent; NaN counts as largest, so that it stays visible.
     """
 
-    name: ClassVar[str] = "topk"
+    name: ClassVar[CodecName] = "topk"
 
     def encoded_bytes(self, elements: int) -> int:
         """Eight bytes for each number that is sent."""

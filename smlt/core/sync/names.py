@@ -1,0 +1,16 @@
+"""What ways of synchronising are called, in settings, plans and records; imports nothing, so that settings may."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Mode = Literal["every_step", "local_sgd"]
+"""How ranks are kept one computation; `smlt.core.stepping.STEPPINGS` has them."""
+
+CodecName = Literal["fp32", "bf16", "fp16", "int8", "topk"]
+"""How numbers travel; `smlt.core.sync.codecs.CODECS` has all but fp32, which is none."""
+
+EVERY_STEP: Final = "every_step"
+LOCAL_SGD: Final = "local_sgd"
+EXACT: Final = "fp32"
+"""What is meant where nothing is said: `mode = "auto"` and `codec = "auto"`."""
