@@ -53,6 +53,8 @@ class EventLines:
             case "evaluated" if self._is_due(event):
                 taken = format_duration(data["seconds"])
                 yield f"evaluated at step {data['step']}: {metric_text(data['metrics'])} ({taken})"
+            case "order":
+                yield _order(data)
             case "output":
                 yield f"[rank {data['rank']}] {data['text']}"
             case "failed":
@@ -87,6 +89,14 @@ def _planned(data: Mapping[str, Any]) -> str:
     sync = allocation["sync"]
     workers = f"{count} worker{'s' if count != 1 else ''} of {format_bytes(allocation['memory_mib'] * 2**20)}"
     return f"plan: {workers}, {sync['mode']} over {sync['channel']} ({data['reason']})"
+
+
+def _order(data: Mapping[str, Any]) -> str:
+    if data["order"] == "scale":
+        what = f"to scale to {data['workers']} worker{'s' if data['workers'] != 1 else ''}"
+    else:
+        what = "to stop at once" if data["at_once"] else "to stop after a checkpoint"
+    return f"asked {what}" + (f", which was refused: {data['refused']}" if data["refused"] else "")
 
 
 def _detail(event: RunEvent) -> Iterator[str]:

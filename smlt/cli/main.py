@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from smlt._version import __version__
-from smlt.cli import backends, bench, check, config, init, logs, runs, serve_channel, status, train
+from smlt.cli import backends, bench, cancel, check, config, init, logs, runs, scale, serve_channel, status, train
 from smlt.core.errors import SmltError
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app.command("train")(train.train)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("runs")(runs.runs)
+app.command("scale")(scale.scale)
+app.command("cancel")(cancel.cancel)
 app.command("check")(check.check)
 app.command("backends")(backends.backends)
 app.command("serve-channel")(serve_channel.serve_channel)

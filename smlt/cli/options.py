@@ -32,4 +32,5 @@ RunsDir = Annotated[
     typer.Option("--runs-dir", metavar="DIR", help="Where runs are kept. [default: .smlt/runs, or SMLT_RUNS_DIR]"),
 ]
 Run = Annotated[str | None, typer.Argument(metavar="RUN", help="Name of a run. [default: the latest]")]
+NamedRun = Annotated[str, typer.Argument(metavar="RUN", help="Name of a run.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks; SMLT_DEBUG=1 does so too.")]

@@ -19,6 +19,33 @@ SILENT_S = 2.5 * RENEW_S
 """A control record whose beat has not grown for so long has no controller."""
 
 
+class Pulse:
+    """Watches from outside whether a run has a controller.
+
+    Args:
+        store: of the run.
+        clock: monotonic seconds.
+        control: the record as it was found.
+    """
+
+    def __init__(self, store: ObjectStore, clock: Callable[[], float], control: Control) -> None:
+        self._store, self._clock = store, clock
+        self._control, self._heard_at = control, clock()
+
+    def look(self) -> Control:
+        """The record as it is now."""
+        control = wire.unpack(self._store.get(layout.CONTROL), Control)
+        if (control.epoch, control.beat) != (self._control.epoch, self._control.beat):
+            self._heard_at = self._clock()
+        self._control = control
+        return control
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the beat had not grown for so long, when looked at last, that nobody drives the run."""
+        return self._clock() - self._heard_at >= SILENT_S
+
+
 class ControlDesk:
     """Holds the control record of one run; made by `take`, so that there is one at a time.
 
@@ -105,10 +132,10 @@ def _create(store: ObjectStore, run: str, control: Control) -> str:
 
 
 def _is_alive(store: ObjectStore, before: Control, clock: Callable[[], float], sleep: Callable[[float], None]) -> bool:
-    until = clock() + SILENT_S
-    while clock() < until:
+    pulse = Pulse(store, clock, before)
+    while not pulse.is_silent:
         sleep(RENEW_S / 10)
-        now = wire.unpack(store.get(layout.CONTROL), Control)
+        now = pulse.look()
         if (now.epoch, now.beat) != (before.epoch, before.beat):
             return True
     return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 
+from smlt.core.allowance import Allowance
+from smlt.core.course import Course
 from smlt.core.fleet import Generation, Member
-from smlt.core.messages import Failure, Left, StepRecord
+from smlt.core.messages import Failure, Left
 from smlt.core.run_events import (
     Address,
     Beat,
@@ -35,7 +37,7 @@ from smlt.core.run_events import (
     WorkerLeft,
     WorkerReady,
 )
-from smlt.core.watch import Watch
+from smlt.core.watch import EVERYBODY, Losses, Watch
 
 GO_ON = "the last checkpoint is kept: run the same command with the same --name to go on"
 """The hint where a run failed for no fault of the task's."""
@@ -45,7 +47,12 @@ BEGIN_AGAIN = "no checkpoint was written yet: run the same command with the same
 LIMITS = ("deadline", "budget")
 """Reasons to stop that are the user's limits."""
 
-PASSING = ("StorageError", "ChannelError", "PeerLost", "CloudError")
+AGREED = ("goal", "target", "ended")
+"""Last words of ranks that have come to an end together, with all that there was to save."""
+
+PASSING = (
+    "StorageError", "NotFound", "AlreadyExists", "Conflict", "CorruptObject", "ChannelError", "PeerLost", "CloudError",
+)  # fmt: skip
 """Errors that say nothing against the task: who failed with one is replaced."""
 
 START_MARGIN = 1.5
@@ -66,42 +73,13 @@ class State(Enum):
 
 @dataclass
 class _Ending:
-    """Why the run is being stopped, and what will be said of it."""
+    """Why the run is being stopped, and what will be said of it; `at_once`: without an agreed step."""
 
     status: str
     reason: str
     failure: Failure | None = None
     since: float = 0.0
-
-
-@dataclass
-class _Course:
-    """The steps that were committed, once each and in order.
-
-    Attributes:
-        step: the next one.
-        seconds: that the last ones took at most.
-        generation, ended: of the last one: which generation made it, and when it ended (Unix time).
-        ahead: steps that only other ranks than 0 have reported: rank 0 died before it could.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    generation: int = 0
-    ended: float = 0.0
-    ahead: dict[int, StepRecord] = field(default_factory=dict)
-
-    def note(self, rank: int, records: tuple[StepRecord, ...]) -> tuple[StepRecord, ...]:
-        """Those of a rank's records that go on where the course ends; a step back is one that rank 0 made again."""
-        if rank != 0:
-            self.ahead |= {record.step: record for record in records if record.step >= self.step}
-            return ()
-        missing = [self.ahead[step] for step in range(self.step, records[0].step) if step in self.ahead]
-        known = (*missing, *records)
-        self.step = known[-1].step + 1
-        self.seconds = max(record.seconds for record in known)
-        self.ahead = {step: record for step, record in self.ahead.items() if step >= self.step}
-        return known
+    at_once: bool = False
 
 
 @dataclass
@@ -116,31 +94,45 @@ class Controller:
     state: State = State.PLANNING
     _current: Generation = field(default_factory=lambda: Generation(0, 0.0))
     _next: Generation | None = None
+    _old: dict[Address, float] = field(default_factory=dict)
     _launched: int = 0
     _workers: int = 0
     _resume_from: str = ""
     _total_steps: int = 0
-    _course: _Course = field(default_factory=_Course)
+    _course: Course = field(default_factory=Course)
     _watch: Watch = field(init=False)
-    _started_at: float = 0.0
-    _committed_usd: float = 0.0
-    _worker_usd: float = 0.0
+    _allowance: Allowance = field(init=False)
+    _losses: Losses = field(default_factory=Losses)
+    _overlaps: bool = True
     _wished: str = ""
     _ending: _Ending | None = None
     _killed: bool = False
-    _losses: int = 0
-    _lost_at_step: int = -1
-    _refused: dict[Address, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._watch = Watch(self.terms)
+        self._watch, self._allowance = Watch(self.terms), Allowance(self.terms)
         self._workers = self.terms.workers
 
     def handle(self, event: Event) -> list[Command]:
         """What to do now that `event` has happened."""
         if self.state is State.OVER:
             return []
-        return list(self._handle(event))
+        commands = list(self._handle(event))
+        state = self._state_now()
+        if state is not self.state:
+            self.state = state
+            commands.append(Record("state", {"state": state.value}))
+        return commands
+
+    def _state_now(self) -> State:
+        if self.state is State.OVER or self._launched == 0:
+            return self.state
+        if self._ending:
+            return State.STOPPING
+        if not self._current.is_open:
+            return State.STARTING
+        if not self._current.is_leaving and not self._current.is_ready:
+            return State.RECOVERING
+        return State.HANDING_OVER if self._next or self._wished else State.RUNNING
 
     def _handle(self, event: Event) -> Iterator[Command]:
         match event:
@@ -172,163 +164,167 @@ class Controller:
             case ScaleRequested():
                 yield from self._on_scale(event)
             case CancelRequested():
-                yield from self._on_cancel(event.now)
+                yield from self._on_cancel(event)
             case Tick():
                 yield from self._on_tick(event)
 
     # Generations
 
     def _on_started(self, event: Started) -> Iterator[Command]:
-        self._started_at, self._course.step = event.now, event.step
+        self._course.step = event.step
         self._launched, self._resume_from = event.first_generation - 1, event.resume_from
-        if self.terms.budget_usd is not None and event.spent_usd >= self.terms.budget_usd:
-            yield from self._finish("stopped", "budget")
-        else:
-            yield from self._launch_current(event.now)
+        self._allowance.started(event)
+        yield from self._launch_current(event.now)
 
     def _launch_current(self, now: float) -> Iterator[Command]:
-        if not self._can_pay(self._workers):
+        if not self._allowance.can_pay(self._workers):
             yield from self._finish("stopped", "budget")
             return
         self._launched += 1
         self._current = Generation.launched(self._launched, self._workers, now)
-        yield from self._launch(self._current.members)
-        yield from self._enter(State.STARTING)
+        yield from self._launch(self._current.members, self._workers)
 
     def _launch_next(self, now: float, reason: str) -> Iterator[Command]:
         """Let another generation make ready, while this one goes on."""
         self._launched += 1
         self._next = Generation.launched(self._launched, self._workers, now)
-        yield from self._enter(State.HANDING_OVER)
         yield Record("hand_over", {"generation": self._launched, "workers": self._workers, "reason": reason})
-        yield from self._launch(self._next.members)
+        yield from self._launch(self._next.members, self._workers)
 
-    def _launch(self, members: list[Member]) -> Iterator[Command]:
-        for member in members:
-            yield Record("launched", vars(member.address))
-        for member in members:
-            workers = self._generation_of(member.address).workers
-            yield Launch(member.address, workers)
+    def _launch(self, members: Iterable[Member], workers: int) -> Iterator[Command]:
+        """Start functions; that they may be running is on record before any of them is."""
+        addresses = [member.address for member in members]
+        self._allowance.launched(len(addresses))
+        yield from (Record("launched", vars(address)) for address in addresses)
+        yield from (Launch(address, workers) for address in addresses)
 
     def _drop_next(self) -> Iterator[Command]:
         if self._next:
-            yield from (Kill(member.address) for member in self._next.members if not member.is_gone)
+            yield from (Kill(member.address) for member in self._next.members if member.is_here)
             self._next = None
 
     def _open_round(self) -> Iterator[Command]:
         current = self._current
         opened = current.opened(self._resume_from)
-        for member in current.members:
-            member.beat = None  # what it was doing it does no more
-        yield Record(
-            "round_opened",
-            {
-                "generation": current.number,
-                "round": opened.number,
-                "workers": current.workers,
-                "step": self._course.step,
-            },
-        )
-        yield from self._enter(State.HANDING_OVER if self._next else State.RUNNING)
+        about = {"generation": current.number, "round": opened.number, "workers": current.workers}
+        yield Record("round_opened", {**about, "step": self._course.step})
         yield OpenRound(opened)
 
     def _generation_over(self, now: float) -> Iterator[Command]:
         """Every rank of the current generation has left, or is gone after another has left."""
         words = [member.left for member in self._current.members if member.left]
         first = self._current.members[0].left
-        if any(word.reason in ("goal", "target") for word in words):
-            if first:
-                yield from self._finish("succeeded", first.reason, left=first)
-                return
-            # Rank 0 was lost before it could say what came out; the state is saved, so another one will.
+        yield from self._course.caught_up(max((word.step for word in words), default=0))
+        if first and first.reason in ("goal", "target"):
+            yield from self._finish("succeeded", first.reason, left=first)
         elif self._ending:
             yield from self._finish(self._ending.status, self._ending.reason, left=first)
-            return
+        else:  # also where rank 0 was lost before it could say what came out: the state is saved, another one will
+            yield from self._follow(now)
+
+    def _follow(self, now: float) -> Iterator[Command]:
+        """The next generation takes the place of the current one."""
+        self._old |= {member.address: now for member in self._current.members if member.is_here}
         self._wished = ""
         if self._next is None:
             yield from self._launch_current(now)
             return
         self._current, self._next = self._next, None
+        for member in self._current.members:
+            if member.retry_at is not None:  # there may be room for it now
+                member.refused_at, member.retry_at = now, now
         if self._current.is_ready:
             yield from self._open_round()
-        else:
-            yield from self._enter(State.STARTING)
 
     # What workers say
 
     def _on_ready(self, event: WorkerReady) -> Iterator[Command]:
         member, ready = self._member(event.address), event.ready
-        if member is None:
+        if member is None or member.is_gone:
             return
         first, member.ready, member.heard_at = member.ready is None, ready, event.now
         if first:
-            self._watch.start_took(event.now - member.launched_at)
-            yield Record(
-                "ready",
-                {
-                    **vars(event.address),
-                    "examples": ready.shape.examples,
-                    "parameters": ready.shape.parameters,
-                    "total_steps": ready.total_steps,
-                    "fingerprint": ready.shape.fingerprint,
-                    "seconds": event.now - member.launched_at,
-                },
-            )
+            seconds = event.now - member.launched_at
+            self._watch.start_took(seconds)
             self._watch.evaluates(ready.shape.eval_examples)
             self._total_steps = ready.total_steps
-        if self._wished == "now":
+            about = {
+                "examples": ready.shape.examples,
+                "parameters": ready.shape.parameters,
+                "total_steps": ready.total_steps,
+                "fingerprint": ready.shape.fingerprint,
+            }
+            yield Record("ready", {**vars(event.address), **about, "seconds": seconds})
+        if self._ending and self._ending.at_once:
             return
         generation = self._generation_of(event.address)
-        if generation is self._current:
-            if generation.is_ready and ready.after_round in (-1, generation.round):
-                yield from self._open_round()
-        elif generation.is_ready and not self._wished:
+        if generation is not self._current:
+            yield from self._hand_over_if_ready()
+        elif generation.is_leaving:
+            yield from self._lose(event.now, member, "it asked for another round although others have left")
+        elif generation.is_ready and ready.after_round in (-1, generation.round):
+            yield from self._open_round()
+
+    def _hand_over_if_ready(self) -> Iterator[Command]:
+        if self._next and self._next.is_ready and not self._wished:
             yield from self._wish("hand over")
 
     def _on_steps(self, event: StepsDone) -> Iterator[Command]:
-        if event.address.generation != self._current.number or self._member(event.address) is None:
+        member = self._member(event.address)
+        if member is None or event.address.generation != self._current.number:
             return
-        course, before = self._course, replace(self._course)
-        known = course.note(event.address.rank, event.steps)
-        if not known:
-            return
-        self._watch.steps_took(known)
-        if known[0].step < before.step:
-            yield Record("rolled_back", {"step": known[0].step})
-        if before.generation and before.generation != event.address.generation:
-            stall_s = known[0].ended - known[0].seconds - before.ended
-            yield Record("handed_over", {"generation": event.address.generation, "stall_s": stall_s})
-        course.generation, course.ended = event.address.generation, known[-1].ended
-        yield Record("steps", {"generation": event.address.generation, "items": [vars(record) for record in known]})
+        if not member.has_stepped:
+            member.has_stepped = True
+            self._watch.first_step_took(event.steps[0].seconds)
+        if event.address.rank == 0:
+            self._watch.steps_took(event.steps)
+        yield from self._course.note(event.address, event.steps)
 
     def _on_left(self, event: WorkerLeft) -> Iterator[Command]:
         member = self._member(event.address)
         if member is None:
             return
-        generation, reason = self._generation_of(event.address), event.left.reason
-        if reason not in ("goal", "target", "ended") and not self._ending:
-            yield from self._lose(event.now, member, f"it left: {reason}")
+        generation, left = self._generation_of(event.address), event.left
+        if left.reason not in AGREED and not self._ending:
+            yield from self._lose(event.now, member, f"it left: {left.reason}")
             return
-        member.left = event.left
+        member.left = left
+        if left.reason in AGREED:
+            yield from self._on_agreed_end(event.now, generation, left)
         if self._ending and self._ending.failure:
             return  # the functions' exits decide when it is over
         if generation is self._current and generation.is_over:
             yield from self._generation_over(event.now)
 
+    def _on_agreed_end(self, now: float, generation: Generation, left: Left) -> Iterator[Command]:
+        """Those in the same round leave, too; whoever has come since waits for peers that will not come."""
+        if generation.leaving_since is None:
+            generation.leaving_since = now
+        last = generation.round if left.round < 0 else left.round
+        for member in generation.members:
+            if not member.left and not member.is_gone and member.round != last:
+                if member.is_here:
+                    yield Kill(member.address)
+                member.is_gone = True
+
     def _on_failed(self, event: WorkerFailed) -> Iterator[Command]:
         member, failure = self._member(event.address), event.failure
-        if member is None or (self._ending and self._ending.failure):
+        if member is None or member.is_gone or (self._ending and self._ending.failure):
             return
-        if failure.kind in PASSING and self._ending is None:
+        if failure.kind in PASSING:
             yield from self._lose(event.now, member, f"{failure.message} ({failure.hint})")
             return
         member.is_gone = True
+        if self._generation_of(event.address) is not self._current:
+            yield from self._do_without_next(failure.message)
+            return
         yield Record("failed", {"rank": event.address.rank, **vars(failure)})
         yield from self._stop_at_once(event.now, _Ending("failed", failure.kind, failure))
 
     # Losing a rank
 
     def _on_exited(self, event: WorkerExited) -> Iterator[Command]:
+        self._old.pop(event.address, None)
         member = self._member(event.address)
         if member is None:
             return
@@ -340,137 +336,163 @@ class Controller:
 
     def _lose(self, now: float, member: Member, how: str) -> Iterator[Command]:
         """A rank is lost: replace it, unless its generation is over anyway."""
-        was_gone, member.is_gone = member.is_gone, True
         generation, address = self._generation_of(member.address), member.address
-        if not was_gone:
+        if member.is_here:
             yield Kill(address)
+        member.is_gone = True
         yield Record("lost", {**vars(address), "step": self._course.step, "detail": how})
         if self._ending:
-            if self._wished != "now":  # without it the others come to no agreed step
+            if not self._ending.at_once:  # without it the others come to no agreed step
                 yield from self._stop_at_once(now, self._ending)
         elif generation.is_leaving:
-            if generation is self._current and generation.is_over:
+            if generation.is_over:
                 yield from self._generation_over(now)
-        elif self._is_hopeless():
-            message = f"rank {address.rank} was lost at step {self._course.step}: {how}"
-            if self._losses > 1:
-                message += f"; {self._losses} losses without a step in between"
-            failure = Failure("JobFailed", message, self._go_on, "")
-            yield Record("failed", {"rank": address.rank, **vars(failure)})
-            yield from self._stop_at_once(now, _Ending("failed", "worker lost", failure))
-        elif not self._can_pay(1):
+        else:
+            yield from self._replace(now, generation, address, how)
+
+    def _replace(self, now: float, generation: Generation, address: Address, how: str) -> Iterator[Command]:
+        losses, is_current = self._losses.count(address.rank, self._course.step), generation is self._current
+        if is_current and generation.is_open and not generation.has_survivors and self._next:
+            yield from self._give_up_current(now)  # those who are nearly ready are the quickest to go on
+        elif losses > self.terms.max_losses and is_current:
+            yield from self._fail(now, address.rank, how, losses)
+        elif losses > self.terms.max_losses:
+            yield from self._do_without_next(how)
+        elif self._allowance.can_pay(1):
+            yield from self._launch([generation.relaunched(address.rank, now)], generation.workers)
+        elif is_current:
             yield from self._stop_at_once(now, _Ending("stopped", "budget"))
         else:
-            yield from self._launch([generation.relaunched(address.rank, now)])
-            if generation is self._current and generation.is_open:
-                yield from self._enter(State.RECOVERING)
+            yield from self._do_without_next("the budget does not allow another function")
 
-    def _is_hopeless(self) -> bool:
-        """Count a loss; whether there were too many without a step in between."""
-        if self._course.step != self._lost_at_step:
-            self._losses, self._lost_at_step = 0, self._course.step
-        self._losses += 1
-        return self._losses > self.terms.max_losses
+    def _give_up_current(self, now: float) -> Iterator[Command]:
+        """Nobody of the current generation has a state any more."""
+        for member in self._current.members:
+            if member.is_here:
+                yield Kill(member.address)
+            member.is_gone = True
+        yield from self._follow(now)
+
+    def _do_without_next(self, why: str) -> Iterator[Command]:
+        """The next generation fails beside the current one, which goes on; it will be launched when this one is over."""
+        yield Record("hand_over_failed", {"detail": why})
+        yield from self._drop_next()
+        self._overlaps = False
+
+    def _fail(self, now: float, rank: int, how: str, losses: int) -> Iterator[Command]:
+        who = "all ranks waited for each other" if rank == EVERYBODY else f"rank {rank} was lost"
+        message = f"{who} at step {self._course.step}: {how}; this happened {losses} times without progress"
+        yield from self._fail_of(now, rank, "worker lost", Failure("JobFailed", message, self._go_on, ""))
+
+    def _fail_of(self, now: float, rank: int, reason: str, failure: Failure) -> Iterator[Command]:
+        yield Record("failed", {"rank": max(0, rank), **vars(failure)})
+        yield from self._stop_at_once(now, _Ending("failed", reason, failure))
+
+    @property
+    def _go_on(self) -> str:
+        return GO_ON if self._resume_from else BEGIN_AGAIN
 
     def _on_launch_failed(self, event: LaunchFailed) -> Iterator[Command]:
-        """The platform refuses: try again, a little later each time, as long as a start may take."""
-        member = self._member(event.address)
-        if member is None or self._ending:
+        """The platform refuses: try again, a little later each time; for as long as a start may take, if need be."""
+        member, address = self._member(event.address), event.address
+        if member is None or member.is_gone:
             return
-        wait_s = 2 * self._refused.get(event.address, (0.0, 0.5))[1]
-        if event.now + wait_s - member.launched_at > self.terms.start_deadline_s:
-            failure = Failure(
-                "CloudError", f"rank {event.address.rank} could not be launched: {event.detail}", self._go_on, ""
-            )
-            yield Record("failed", {"rank": event.address.rank, **vars(failure)})
-            yield from self._stop_at_once(event.now, _Ending("failed", "launch failed", failure))
-            return
-        self._refused[event.address] = (event.now + wait_s, wait_s)
-        yield Record("launch_failed", {**vars(event.address), "detail": event.detail, "again_in_s": wait_s})
+        wait_s = member.refuse(event.now)
+        is_current = self._generation_of(address) is self._current
+        if self._ending:
+            yield from self._finish_if_all_gone()
+        elif is_current and event.now + wait_s - (member.refused_at or 0.0) > self.terms.start_deadline_s:
+            message = f"rank {address.rank} could not be launched: {event.detail}"
+            failure = Failure("CloudError", message, event.hint or self._go_on, "")
+            yield from self._fail_of(event.now, address.rank, "launch failed", failure)
+        else:
+            yield Record("launch_failed", {**vars(address), "detail": event.detail, "again_in_s": wait_s})
 
-    def _relaunch_refused(self, now: float) -> Iterator[Command]:
-        for address, (due, _) in list(self._refused.items()):
-            if self._member(address) is None:
-                del self._refused[address]
-            elif now >= due:
-                self._refused[address] = (float("inf"), self._refused[address][1])
-                yield Launch(address, self._generation_of(address).workers)
+    def _retry(self, generation: Generation, now: float) -> Iterator[Command]:
+        """Launch what was refused, and is due."""
+        for member in generation.members:
+            if not member.is_gone and member.retry_at is not None and now >= member.retry_at:
+                member.retry(now)
+                yield Launch(member.address, generation.workers)
 
     # Time and money
 
     def _on_tick(self, event: Tick) -> Iterator[Command]:
         now = event.now
-        self._committed_usd, self._worker_usd = event.committed_usd, event.worker_usd
-        generations = [self._current, *([self._next] if self._next else [])]
+        self._allowance.ticked(event)
         if event.blind:
-            self._watch.was_blind(generations, now)
+            self._watch.was_blind(now)
+        yield from self._kill_old(now)
         if self._ending:
             yield from self._hasten(now, self._ending)
-            return
-        limit = self._limit_reached(event)
-        if limit:
+        elif limit := self._allowance.limit_reached(now, self.stopping_s):
             yield from self._stop_softly(now, "stopped", limit)
-            return
-        yield from self._relaunch_refused(now)
-        for generation in generations:
+        if not (self._ending and self._ending.at_once):
+            yield from self._mind_workers(now)
+        if self._ending is None and self.state is not State.OVER:
+            yield from self._mind_allocation(now)
+            yield from self._mind_time_limit(now)
+
+    def _mind_workers(self, now: float) -> Iterator[Command]:
+        """Who is lost without a word, or was refused."""
+        for generation in self._generations:
             for member, how in self._watch.lost(generation, now):
-                if self._ending is None:
+                if not member.is_gone and generation in self._generations:
                     yield from self._lose(now, member, how)
-        if self._ending:
-            return
+        for generation in self._generations if self._ending is None else []:
+            yield from self._retry(generation, now)
         if self._watch.is_stalled(self._current, now):
             yield Record("stalled", {"generation": self._current.number, "round": self._current.round})
-            yield from self._open_round()
-        yield from self._mind_time_limit(now)
+            losses = self._losses.count(EVERYBODY, self._course.step)
+            if losses > self.terms.max_losses:
+                yield from self._fail(now, EVERYBODY, "no step came through", losses)
+            else:
+                yield from self._open_round()
+
+    def _kill_old(self, now: float) -> Iterator[Command]:
+        """Functions that are there long after their last word."""
+        for address, since in list(self._old.items()):
+            if now - since > self.terms.leave_s:
+                del self._old[address]
+                yield Kill(address)
 
     def _mind_time_limit(self, now: float) -> Iterator[Command]:
         """Before the platform ends the functions: make the next generation ready, then end this one."""
-        if self.terms.time_limit_s is None or self._wished or not self._current.is_open:
+        limit_s, stopping_s = self.terms.time_limit_s, self.stopping_s
+        if limit_s is None or self._wished or not self._current.is_open or self._current.is_leaving:
             return
-        left_s = self._current.launched_at + self.terms.time_limit_s - now
-        if self.stopping_s > self.terms.time_limit_s:
+        left_s = self._current.launched_at + limit_s - now
+        if stopping_s > limit_s:
             failure = Failure(
                 "ConfigError",
-                f"a function may live {self.terms.time_limit_s:.0f} s here, and ending one in order takes "
-                f"{self.stopping_s:.0f} s: {self.terms.exchange_every + 1} steps and writing the state",
+                f"a function may live {limit_s:.0f} s here, and ending one in order takes "
+                f"{stopping_s:.0f} s: {self.terms.exchange_every + 1} steps and writing the state",
                 "choose a longer function time limit, a smaller [job].global_batch or a shorter [sync].period",
                 "",
             )
-            yield Record("failed", {"rank": 0, **vars(failure)})
-            yield from self._stop_at_once(now, _Ending("failed", "time limit too short", failure))
-        elif left_s <= self.stopping_s:
+            yield from self._fail_of(now, 0, "time limit too short", failure)
+        elif left_s <= stopping_s:
             yield from self._wish("time limit")
-        elif left_s <= self.stopping_s + self._lead_s and self._may_overlap() and not self._ends_within(left_s):
+        elif left_s <= stopping_s + self._lead_s and self._may_overlap() and not self._ends_within(now, left_s):
             yield from self._launch_next(now, "time limit")
 
     @property
     def _lead_s(self) -> float:
         """How long ahead the next generation is launched; not so long that hardly a step is made in between."""
-        return min(START_MARGIN * self._watch.start_s, (self.terms.time_limit_s or 0.0) / 2)
+        room_s = (self.terms.time_limit_s or 0.0) - self.stopping_s
+        return min(START_MARGIN * self._watch.start_s, room_s / 2)
 
-    def _ends_within(self, seconds: float) -> bool:
-        """Whether the job's last step comes so soon that no other generation is needed."""
+    def _ends_within(self, now: float, seconds: float) -> bool:
+        """Whether the last step, or the deadline, comes so soon that no other generation is needed."""
+        if self._allowance.left_s(now) < seconds:
+            return True
         left = self._total_steps - self._course.step
-        return left * self._course.seconds + self.stopping_s < seconds
+        return self._course.seconds > 0 and left * self._course.seconds + self.stopping_s < seconds
 
     def _may_overlap(self) -> bool:
         """Whether a second generation may live beside the current one."""
         fits = self._current.workers + self._workers <= self.terms.max_workers
-        return self._next is None and fits and self._can_pay(self._workers)
-
-    def _can_pay(self, functions: int) -> bool:
-        """Whether so many functions more can be started, and stopped cleanly, within the budget."""
-        if self.terms.budget_usd is None:
-            return True
-        return self._committed_usd + functions * self._worker_usd <= self.terms.budget_usd
-
-    def _limit_reached(self, event: Tick) -> str:
-        terms = self.terms
-        if terms.deadline_s is not None and event.now - self._started_at > terms.deadline_s - self.stopping_s:
-            return "deadline"
-        if terms.budget_usd is not None and event.committed_usd >= terms.budget_usd:
-            return "budget"
-        return ""
+        return self._overlaps and self._next is None and fits and self._allowance.can_pay(self._workers)
 
     @property
     def stopping_s(self) -> float:
@@ -481,66 +503,79 @@ class Controller:
 
     def _on_scale(self, event: ScaleRequested) -> Iterator[Command]:
         """Another number of workers, by the same door as a hand-over."""
-        if self._ending or not 1 <= event.workers <= self.terms.max_workers or event.workers == self._workers:
+        refused = self._why_not_scale(event.workers)
+        if event.order is not None:
+            yield Record(
+                "order", {"number": event.order, "order": "scale", "workers": event.workers, "refused": refused}
+            )
+        if refused or event.workers == self._workers:
             return
         self._workers = event.workers
         yield Record("scale", {"workers": event.workers})
         yield from self._drop_next()
-        if self._wished or not self._current.is_open:
-            return  # a generation that has not begun is kept; the one after it has the new number
+        yield from self._mind_allocation(event.now)
+
+    def _why_not_scale(self, workers: int) -> str:
+        most = min(self.terms.max_workers, self.terms.max_ranks or self.terms.max_workers)
+        if self._ending:
+            return f"the run is stopping: {self._ending.reason}"
+        return "" if 1 <= workers <= most else f"this run can have 1 to {most} workers"
+
+    def _mind_allocation(self, now: float) -> Iterator[Command]:
+        """See to it that the run has as many workers as it shall have; one that starts or recovers does so first."""
+        current = self._current
+        if current.workers == self._workers or self._next or self._wished:
+            return
+        if not current.is_open or current.is_leaving or not current.is_ready:
+            return
         if self._may_overlap():
-            yield from self._launch_next(event.now, "scale")
-        else:
+            yield from self._launch_next(now, "scale")
+        elif self._allowance.can_pay(self._workers):
             yield from self._wish("scale")
 
-    def _on_cancel(self, now: float) -> Iterator[Command]:
-        if self._ending is None:
-            yield from self._stop_softly(now, "cancelled", "cancelled")
+    def _on_cancel(self, event: CancelRequested) -> Iterator[Command]:
+        if event.order is not None:
+            order = {"number": event.order, "order": "cancel", "at_once": event.at_once, "refused": ""}
+            yield Record("order", order)
+        if self._ending is None and not event.at_once:
+            yield from self._stop_softly(event.now, "cancelled", "cancelled")
         else:
-            yield from self._stop_at_once(now, self._ending)
+            yield from self._stop_at_once(event.now, self._ending or _Ending("cancelled", "cancelled"))
 
     def _wish(self, reason: str) -> Iterator[Command]:
         """Ask the current generation to end at an agreed step."""
         self._wished = reason
-        if not self._ending:
-            yield from self._enter(State.HANDING_OVER)
         yield Record("wish", {"reason": reason})
         yield Wish(reason)
 
     def _hasten(self, now: float, ending: _Ending) -> Iterator[Command]:
         """Be less gentle with who does not end in time: a limit is a wall, a user may ask again."""
         waited_s = now - ending.since
-        if self._wished == "now":
+        if ending.at_once:
             if waited_s > self.terms.leave_s:
                 yield from self._kill()
         elif ending.reason in LIMITS and waited_s > 2 * self.stopping_s + self.terms.leave_s:
             yield from self._stop_at_once(now, ending)
 
-    @property
-    def _go_on(self) -> str:
-        return GO_ON if self._resume_from else BEGIN_AGAIN
-
     def _stop_softly(self, now: float, status: str, reason: str) -> Iterator[Command]:
         """End at an agreed step, with a checkpoint; at once where no step is being computed."""
-        ending = _Ending(status, reason, since=now)
-        if self.state not in (State.RUNNING, State.HANDING_OVER):
+        ending, current = _Ending(status, reason, since=now), self._current
+        if not current.is_open or not (current.is_ready or current.is_leaving):
             yield from self._stop_at_once(now, ending)
             return
         self._ending = ending
         yield from self._drop_next()
-        yield from self._enter(State.STOPPING)
         yield from self._wish(reason)
 
     def _stop_at_once(self, now: float, ending: _Ending) -> Iterator[Command]:
-        ending.since = now
+        again = self._ending is not None and self._ending.at_once
+        ending.since, ending.at_once = now, True
         self._ending = ending
         yield from self._drop_next()
-        if self._wished != "now":
-            self._wished = "now"
-            yield from self._enter(State.STOPPING)
-            yield StopWorkers()
-        else:
+        if again:
             yield from self._kill()
+        else:
+            yield StopWorkers()
         yield from self._finish_if_all_gone()
 
     def _kill(self) -> Iterator[Command]:
@@ -560,16 +595,17 @@ class Controller:
             self.state = State.OVER
             yield Finish(status, reason, left, failure)
 
-    def _enter(self, state: State) -> Iterator[Command]:
-        if self.state is not state:
-            self.state = state
-            yield Record("state", {"state": state.value})
+    # Who is who
+
+    @property
+    def _generations(self) -> list[Generation]:
+        return [self._current, self._next] if self._next else [self._current]
 
     def _generation_of(self, address: Address) -> Generation:
         return self._next if self._next and address.generation == self._next.number else self._current
 
     def _member(self, address: Address) -> Member | None:
-        """Who this is, if it is the newest incarnation of a rank of a living generation, and not given up."""
+        """Who this is, if it is the newest incarnation of a rank of a living generation."""
         generation = self._generation_of(address)
         if generation.number != address.generation or address.rank >= generation.workers:
             return None

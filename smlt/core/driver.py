@@ -14,7 +14,8 @@ from smlt.core.control import ControlDesk, Mailbox
 from smlt.core.controller import Controller
 from smlt.core.errors import CloudError
 from smlt.core.ledger import Ledger
-from smlt.core.messages import Mail
+from smlt.core.messages import Mail, Order
+from smlt.core.orders import OrderBox
 from smlt.core.planner import Plan
 from smlt.core.runlog import RunLog
 from smlt.core.runs import OpenRun
@@ -86,6 +87,7 @@ class Driver:
         self._flushed_at = self._ticked_at = time.monotonic()
         self._refused: list[run_events.LaunchFailed] = []
         self._finish: run_events.Finish | None = None
+        self._orders = OrderBox(run.store, desk.epoch)
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
         """Until the controller says that the run is over."""
@@ -98,6 +100,7 @@ class Driver:
                 budget_usd=run.spec.limits.budget,
                 time_limit_s=limits.function_time_limit_s,
                 start_deadline_s=limits.start_deadline_s,
+                max_ranks=min(phase.size for phase in run.spec.job.batch_phases),
                 exchange_every=self._plan.allocation.sync.exchange_every,
             )
         )
@@ -117,6 +120,9 @@ class Driver:
                 obeyed += 1
                 self._handle(machine, run_events.CancelRequested(time.monotonic()))
         return self._finish
+            for number, order in self._orders.read():
+                self._handle(machine, _asked(number, order))
+                self._log.flush()  # somebody waits for the answer
 
     def _handle(self, machine: Controller, event: run_events.Event) -> None:
         for command in machine.handle(event):
@@ -169,7 +175,7 @@ class Driver:
             task_class=run.parcel.class_name,
             task_payload=run.parcel.payload,
             scratch=run.backend.scratch(self._place),
-            threads=self._place.threads,
+            threads=run.backend.threads_for(command.workers),
             beat_s=limits.beat_s,
             orphan_grace_s=limits.orphan_grace_s,
             time_limit_s=limits.function_time_limit_s,
@@ -239,3 +245,10 @@ class Driver:
         spent = {"usd": self._ledger.items_usd(now)["total"], "function_s": self._ledger.function_s(now)}
         self._log.append("spent", spent)
         self._log.flush()
+
+
+def _asked(number: int, order: Order) -> run_events.Event:
+    now = time.monotonic()
+    if order.scale:
+        return run_events.ScaleRequested(now, order.scale.workers, number)
+    return run_events.CancelRequested(now, bool(order.cancel and order.cancel.at_once), number)

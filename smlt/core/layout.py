@@ -11,6 +11,7 @@ BEST_MODEL = "best.safetensors"
 SUMMARY = "summary.json"
 EVENTS = "events.jsonl"
 LOG = "log/"
+ORDERS = "orders/"
 CHECKPOINTS = "checkpoints/"
 MANIFEST = "manifest"
 
@@ -33,6 +34,11 @@ def mail(generation: int, rank: int, incarnation: int, number: int) -> str:
 def fault(number: int, rank: int) -> str:
     """Says that rule `number` of the run's chaos has taken effect on this rank; -1 for the controller."""
     return f"chaos/{number}/{rank}"
+
+
+def order(number: int) -> str:
+    """Order `number` from a user to the controller, from 0."""
+    return f"{ORDERS}{number:08d}"
 
 
 def checkpoint(step: int) -> str:

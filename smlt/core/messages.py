@@ -86,6 +86,7 @@ class Left:
     Attributes:
         reason: `goal`, `target`, `ended`, `stopped`, `superseded` or `claim_lost`.
         step, epoch: where it left.
+        round: the round that it left; -1 where it was in none.
         weights_sha256, state_sha256: of rank 0's state where the job's goal was reached.
     """
 
@@ -94,6 +95,7 @@ class Left:
     epoch: int = 0
     weights_sha256: str = ""
     state_sha256: str = ""
+    round: int = -1
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,33 @@ class Control:
     wish: str = ""
     stop_now: bool = False
     closed: bool = False
+
+
+@dataclass(frozen=True)
+class ScaleOrder:
+    """Go on with so many workers."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
+class CancelOrder:
+    """Stop: after a checkpoint, or `at_once`."""
+
+    at_once: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a user asks of the one who drives the run: one of `scale` and `cancel`.
+
+    Attributes:
+        epoch: the controller that was there when the order was given; another one passes it over.
+    """
+
+    scale: ScaleOrder | None = None
+    cancel: CancelOrder | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ class Terms:
         slow_phase_s: the same for evaluating, saving and loading, which take as long as they take.
         exchange_every: steps from one moment when a generation can end to the next.
         start_s: a first guess of how long a function takes to be READY.
-        max_losses: so many losses without a step in between, and the run has failed.
+        max_ranks: a generation can have so many ranks: each needs an example of every step; None for `max_workers`.
+        max_losses: a rank that is lost more often without progress fails the run.
     """
 
     workers: int
@@ -52,6 +53,7 @@ class Terms:
     exchange_every: int = 1
     start_s: float = 5.0
     max_losses: int = 3
+    max_ranks: int | None = None
 
 
 # Events: what happened. `now` is seconds by one clock that never goes back.
@@ -155,26 +157,30 @@ class WorkerExited:
 
 @dataclass(frozen=True)
 class LaunchFailed:
-    """The platform did not start a function; `detail` says why."""
+    """The platform did not start a function; `detail` says why, `hint` how to mend it."""
 
     now: float
     address: Address
     detail: str
+    hint: str = ""
 
 
 @dataclass(frozen=True)
 class ScaleRequested:
-    """The user wants another number of workers."""
+    """The user wants another number of workers; `order` is the number of the order to answer, if somebody waits."""
 
     now: float
     workers: int
+    order: int | None = None
 
 
 @dataclass(frozen=True)
 class CancelRequested:
-    """The user wants to stop; the second time, at once."""
+    """The user wants to stop; the second time, or where the user says so, at once. `order` as above."""
 
     now: float
+    at_once: bool = False
+    order: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,10 @@ def linear(folder) -> Path:
 SMLT = Path(sys.executable).with_name("smlt")
 """The installed command."""
 
+LINEAR = ("train", "task.py:Linear", "--workers", "2")
+ENDLESS = ("--epochs", "1000000", "--set", "job.eval_every=1000epochs")
+"""A job that does not end by itself."""
+
 
 @pytest.fixture
 def smlt(folder):
@@ -55,3 +60,39 @@ def main(folder, capsys):
         return code, captured.out, captured.err
 
     return run
+
+
+class Command:
+    """`smlt train` in a process group of its own, which a terminal's Ctrl-C reaches as a whole."""
+
+    def __init__(self, *arguments):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen([SMLT, *arguments], start_new_session=True, **pipes)
+
+    def interrupt(self):
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def wait_for(self, text):
+        """Read stderr until a line starts with this; returns the line."""
+        for line in self.process.stderr:
+            if line.startswith(text):
+                return line
+        raise AssertionError(f"it ended without {text!r}")
+
+    def end(self):
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def start(linear):
+    started = []
+
+    def start(*arguments):
+        started.append(Command(*arguments))
+        return started[-1]
+
+    yield start
+    for command in started:
+        command.process.kill()
+        command.process.communicate()

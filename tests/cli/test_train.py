@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
 
 import pytest
 
-from tests.cli.conftest import SMLT
-
-LINEAR = ("train", "task.py:Linear", "--workers", "2")
-ENDLESS = ("--epochs", "1000000", "--set", "job.eval_every=1000epochs")
+from tests.cli.conftest import ENDLESS, LINEAR
 
 
 def test_what_init_makes_trains_as_it_is(smlt, folder):
@@ -146,42 +140,6 @@ def test_a_budget_stops_the_run(smlt, linear):
     assert "stopped (budget)" in done.stdout
     assert "of $2.00" in done.stdout
     assert done.stderr.endswith("to go on: the same command with --name mine --budget …\n")
-
-
-class Command:
-    """`smlt train` in a process group of its own, which a terminal's Ctrl-C reaches as a whole."""
-
-    def __init__(self, *arguments):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([SMLT, *arguments], start_new_session=True, **pipes)
-
-    def interrupt(self):
-        os.killpg(self.process.pid, signal.SIGINT)
-
-    def wait_for(self, text):
-        """Read stderr until a line starts with this; returns the line."""
-        for line in self.process.stderr:
-            if line.startswith(text):
-                return line
-        raise AssertionError(f"it ended without {text!r}")
-
-    def end(self):
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
-
-
-@pytest.fixture
-def start(linear):
-    started = []
-
-    def start(*arguments):
-        started.append(Command(*arguments))
-        return started[-1]
-
-    yield start
-    for command in started:
-        command.process.kill()
-        command.process.communicate()
 
 
 def test_ctrl_c_stops_after_a_checkpoint_and_the_run_goes_on_by_its_name(start, smlt):
