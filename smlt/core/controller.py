@@ -374,7 +374,7 @@ class Controller:
         yield from self._follow(now)
 
     def _do_without_next(self, why: str) -> Iterator[Command]:
-        """The next generation fails beside the current one, which goes on; it will be launched when this one is over."""
+        """The next generation fails, and the current one goes on; another is launched when it is over."""
         yield Record("hand_over_failed", {"detail": why})
         yield from self._drop_next()
         self._overlaps = False

@@ -13,6 +13,7 @@ from smlt.core.chaos import DRIVING, FaultPoints, once
 from smlt.core.control import ControlDesk, Mailbox
 from smlt.core.controller import Controller
 from smlt.core.errors import CloudError
+from smlt.core.lease import lease_s
 from smlt.core.ledger import Ledger
 from smlt.core.messages import Mail, Order
 from smlt.core.orders import OrderBox
@@ -82,12 +83,15 @@ class Driver:
     ) -> None:
         self._run, self._place, self._plan, self._channel = run, place, plan, channel
         self._desk, self._launcher, self._log, self._ledger = desk, launcher, log, ledger
+        allocation, limits = plan.allocation, run.spec.limits
+        fleet_usd_per_s = allocation.workers * ledger.price_usd_per_s(allocation.memory_mib)
+        self._lease_s = lease_s(run.backend.limits.orphan_grace_s, limits.budget, fleet_usd_per_s)
         self._functions: list[_Function] = []
+        self._orders = OrderBox(run.store, desk.epoch)
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
         self._flushed_at = self._ticked_at = time.monotonic()
         self._refused: list[run_events.LaunchFailed] = []
         self._finish: run_events.Finish | None = None
-        self._orders = OrderBox(run.store, desk.epoch)
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
         """Until the controller says that the run is over."""
@@ -96,18 +100,21 @@ class Driver:
             run_events.Terms(
                 workers=self._plan.allocation.workers,
                 max_workers=limits.max_workers,
+                max_ranks=min(phase.size for phase in run.spec.job.batch_phases),
                 deadline_s=run.spec.limits.deadline,
                 budget_usd=run.spec.limits.budget,
                 time_limit_s=limits.function_time_limit_s,
                 start_deadline_s=limits.start_deadline_s,
-                max_ranks=min(phase.size for phase in run.spec.job.batch_phases),
                 exchange_every=self._plan.allocation.sync.exchange_every,
             )
         )
         resume_from = checkpoint.latest_manifest(run.store)
         now = time.monotonic()
         spent_usd = self._ledger.items_usd(now)["total"]
-        started = run_events.Started(now, run.before.generation + 1, resume_from, run.before.step, spent_usd)
+        worker_usd = self._worker_usd(machine.stopping_s)
+        started = run_events.Started(
+            now, run.before.generation + 1, resume_from, run.before.step, spent_usd, worker_usd
+        )
         self._handle(machine, started)
         obeyed = 0
         while self._finish is None:
@@ -116,13 +123,13 @@ class Driver:
             time.sleep(limits.beat_s / 4)
             for event in self._happenings(machine.stopping_s):
                 self._handle(machine, event)
+            for number, order in self._orders.read():
+                self._handle(machine, _asked(number, order))
+                self._log.flush()  # somebody waits for the answer
             while obeyed < interrupts.asked:
                 obeyed += 1
                 self._handle(machine, run_events.CancelRequested(time.monotonic()))
         return self._finish
-            for number, order in self._orders.read():
-                self._handle(machine, _asked(number, order))
-                self._log.flush()  # somebody waits for the answer
 
     def _handle(self, machine: Controller, event: run_events.Event) -> None:
         for command in machine.handle(event):
@@ -177,7 +184,8 @@ class Driver:
             scratch=run.backend.scratch(self._place),
             threads=run.backend.threads_for(command.workers),
             beat_s=limits.beat_s,
-            orphan_grace_s=limits.orphan_grace_s,
+            orphan_grace_s=min(limits.orphan_grace_s, self._lease_s / 2),
+            lease_s=self._lease_s,
             time_limit_s=limits.function_time_limit_s,
             memory_mib=allocation.memory_mib,
             sync=allocation.sync,
@@ -187,7 +195,7 @@ class Driver:
         try:
             handle = self._launcher.launch(spec)
         except CloudError as error:
-            self._refused.append(run_events.LaunchFailed(time.monotonic(), address, str(error)))
+            self._refused.append(run_events.LaunchFailed(time.monotonic(), address, error.message, error.hint))
             return
         self._ledger.started(handle, time.monotonic(), allocation.memory_mib)
         mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation)
@@ -214,9 +222,12 @@ class Driver:
     def _tick(self, stopping_s: float) -> run_events.Tick:
         now = time.monotonic()
         blind, self._ticked_at = now - self._ticked_at > BLIND_S, now
-        committed_usd = self._ledger.items_usd(now)["total"] + self._ledger.rate_usd_per_s() * stopping_s
-        worker_usd = self._ledger.price_usd(stopping_s, self._plan.allocation.memory_mib)
-        return run_events.Tick(now, committed_usd, worker_usd, blind)
+        committed_usd = self._ledger.committed_usd(now, self._lease_s + stopping_s)
+        return run_events.Tick(now, committed_usd, self._worker_usd(stopping_s), blind)
+
+    def _worker_usd(self, stopping_s: float) -> float:
+        """What one function more commits: its lease, and the time to stop it cleanly."""
+        return self._ledger.price_usd(self._lease_s + stopping_s, self._plan.allocation.memory_mib)
 
     def _events_of(self, function: _Function, mail: Mail) -> Iterator[run_events.Event]:
         """One mail as events, in the order in which things happened in the worker."""

@@ -186,6 +186,7 @@ class FunctionWorker(Worker):
         shape = task.build(prepared, lambda examples: Schedule.of(job, examples).total_steps)
         schedule = Schedule.of(job, shape.examples)
         stepping = STEPPINGS[spec.sync.mode](task, shape, spec.sync)
+        stepping.check_course(schedule, spec.world_size)
         self._built = _Training(stepping, schedule)
         return events.Built(schedule)
 
@@ -373,7 +374,8 @@ class FunctionWorker(Worker):
         if cursor is None:
             return
         self._courier.doing("leaving", cursor.step)
-        self.last_word = Left(command.reason, cursor.step, cursor.epoch + (cursor.consumed > 0))
+        epoch = cursor.epoch + (cursor.consumed > 0)
+        self.last_word = Left(command.reason, cursor.step, epoch, round=self._opened.number)
         private = self._private_digests(cursor.step) if command.reason != "ended" else []
         if self._spec.rank == 0 and command.reason != "ended":
             stepping = self._training.stepping

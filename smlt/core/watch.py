@@ -19,6 +19,9 @@ BUILDING = 6.0
 PATIENCE = 5.0
 """A phase may take so many times as long as it is known to take."""
 
+EVERYBODY = -1
+"""In the place of a rank where all wait for each other."""
+
 
 @dataclass
 class Watch:
@@ -30,11 +33,13 @@ class Watch:
 
     terms: Terms
     _steps_s: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    _first_step_s: float = 0.0
     _examples: int = 0
     _eval_examples: int = 0
     _evaluation_s: float = 0.0
     _saving_s: float = 0.0
     _starts_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STARTS))
+    _blind_until: float = float("-inf")
 
     @property
     def start_s(self) -> float:
@@ -62,60 +67,92 @@ class Watch:
         """An evaluation took so long."""
         self._evaluation_s = max(self._evaluation_s, seconds)
 
+    def first_step_took(self, seconds: float) -> None:
+        """The first step of a function took so long."""
+        self._first_step_s = max(self._first_step_s, seconds)
+
     def steps_took(self, records: Sequence[StepRecord]) -> None:
         """Steps were committed."""
         self._steps_s.extend(record.seconds for record in records)
         self._examples = records[-1].examples
 
-    def was_blind(self, generations: Sequence[Generation], now: float) -> None:
-        """Nothing could be heard of anybody for a while: silence counts from now on."""
-        for generation in generations:
-            for member in generation.members:
-                if member.heard_at is not None:
-                    member.heard_at = now
+    def was_blind(self, now: float) -> None:
+        """Nothing could be heard of anybody until now: nobody's silence or slowness before counts."""
+        self._blind_until = now
 
     def lost(self, generation: Generation, now: float) -> Iterator[tuple[Member, str]]:
         """Members that must be given up, and why."""
-        here = [member for member in generation.members if not member.is_gone and not member.left]
+        here = [member for member in generation.members if member.is_here and not member.left]
         for member in here:
             silence_s = self.terms.silence_s * (1.0 if member.ready else BUILDING)
-            if member.ready is None and now - member.launched_at > self.terms.start_deadline_s:
+            if member.ready is None and self._since(member.launched_at, now) > self.terms.start_deadline_s:
                 yield member, f"it did not start within {self.terms.start_deadline_s:.0f} s"
-            elif member.heard_at is not None and now - member.heard_at > silence_s:
+            elif member.heard_at is not None and self._since(member.heard_at, now) > silence_s:
                 yield member, f"it was not heard of for {now - member.heard_at:.0f} s"
+            elif generation.leaving_since is not None:
+                if self._since(generation.leaving_since, now) > self._slow_limit(self._saving_s):
+                    yield member, "it has not left although others have"
             elif member.ready and generation.is_open and self._is_stuck(member, here, now):
                 phase = member.beat.phase if member.beat else ""
                 yield member, f"it is stuck in {phase!r} while all others wait"
 
     def is_stalled(self, generation: Generation, now: float) -> bool:
         """Whether all ranks wait for each other, for longer than anything takes."""
-        here = [member for member in generation.members if not member.is_gone]
-        if len(here) < 2 or not generation.is_ready or generation.is_leaving:
+        if generation.workers < 2 or not generation.is_ready or generation.is_leaving:
             return False
-        return all(member.is_waiting and self._age(member, now) > self._limit("waiting") for member in here)
+        return all(
+            member.is_waiting and self._age(member, now) > self._limit("waiting", member)
+            for member in generation.members
+        )
 
     def _is_stuck(self, member: Member, here: Sequence[Member], now: float) -> bool:
         if member.beat is None or member.is_waiting or member.beat.phase == "ready":
             return False
         others_wait = all(other is member or other.is_waiting for other in here)
-        return others_wait and self._age(member, now) > self._limit(member.beat.phase)
+        return others_wait and self._age(member, now) > self._limit(member.beat.phase, member)
 
-    @staticmethod
-    def _age(member: Member, now: float) -> float:
-        """For how long a member has been in its phase."""
-        return 0.0 if member.beat is None else member.beat.phase_s + now - member.beat.now
+    def _since(self, then: float, now: float) -> float:
+        """Seconds from `then` to now in which one could have heard something."""
+        return now - max(then, self._blind_until)
 
-    def _limit(self, phase: str) -> float:
+    def _age(self, member: Member, now: float) -> float:
+        """For how long a member has been in its phase, as far as it could be heard of."""
+        return 0.0 if member.beat is None else self._since(member.beat.now - member.beat.phase_s, now)
+
+    def _limit(self, phase: str, member: Member) -> float:
         """How long a phase may take."""
-        if not self._steps_s:
-            return self.terms.start_deadline_s  # the first step may compile
-        step_s = sorted(self._steps_s)[int(0.95 * (len(self._steps_s) - 1))]
+        step_s = sorted(self._steps_s)[int(0.95 * (len(self._steps_s) - 1))] if self._steps_s else 0.0
         match phase:
             case "evaluating":
                 expected_s = step_s * self._eval_examples / max(1, self._examples)
-                return max(self.terms.slow_phase_s, PATIENCE * max(expected_s, self._evaluation_s))
+                return self._slow_limit(max(expected_s, self._evaluation_s))
             case "saving" | "loading" | "serving" | "leaving":
-                return max(self.terms.slow_phase_s, PATIENCE * self._saving_s)
+                return self._slow_limit(self._saving_s)
             case "waiting":
                 return 2 * max(self.terms.stuck_s, PATIENCE * step_s) + self.terms.slow_phase_s
+        if not member.has_stepped:
+            if not self._first_step_s:
+                return self.terms.start_deadline_s  # it may compile
+            step_s = self._first_step_s
         return max(self.terms.stuck_s, PATIENCE * step_s)
+
+    def _slow_limit(self, known_s: float) -> float:
+        return max(self.terms.slow_phase_s, PATIENCE * known_s)
+
+
+@dataclass
+class Losses:
+    """How often each rank was lost since the run came further than ever: a rank that is lost again and again is no bad
+    luck.
+    """
+
+    _furthest: int = -1
+    _by_rank: dict[int, int] = field(default_factory=dict)
+
+    def count(self, rank: int, step: int) -> int:
+        """A rank was lost at a step; returns how often that has happened by now without progress."""
+        if step > self._furthest:
+            self._furthest = step
+            self._by_rank.clear()
+        self._by_rank[rank] = self._by_rank.get(rank, 0) + 1
+        return self._by_rank[rank]

@@ -68,6 +68,7 @@ def test_a_deadline_holds_for_all_generations_together() -> None:
     desk.run()
     desk.live(59.0)
     assert desk.all_leave("ended") == launches(2, 2)
+    desk.all_exit(generation=1)
     desk.all_ready()
     assert desk.live(38.0) == []
     assert desk.live(1.1) == [Wish("deadline")]
@@ -95,9 +96,9 @@ def test_a_limit_is_a_wall_for_who_does_not_end_in_time() -> None:
     desk = Desk(deadline_s=100.0, leave_s=5.0, state_write_s=2.0)
     desk.run()
     assert desk.live(98.5) == [Wish("deadline")]
-    assert desk.tick(8.9) == []
-    assert desk.tick(0.2) == [StopWorkers()]
-    assert desk.tick(5.1) == [KillWorkers()]
+    assert desk.live(8.9) == []
+    assert desk.live(0.2) == [StopWorkers()]
+    assert desk.live(5.1) == [KillWorkers()]
 
 
 def test_a_user_who_cancels_may_wait_as_long_as_it_takes() -> None:

@@ -130,7 +130,9 @@ class Desk:
         return [command for rank in range(self.workers(chosen)) for command in self.exited(rank, chosen)]
 
     def refused(self, rank: int, generation: int | None = None) -> list[Command]:
-        return self.tell(run_events.LaunchFailed(self.now, self.address(rank, generation), "quota exceeded"))
+        return self.tell(
+            run_events.LaunchFailed(self.now, self.address(rank, generation), "quota exceeded", "ask for more")
+        )
 
     def scale(self, workers: int) -> list[Command]:
         return self.tell(run_events.ScaleRequested(self.now, workers))

@@ -1,0 +1,53 @@
+"""The steps that a run has committed, once each and in order, put together from what its ranks report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from smlt.core.messages import StepRecord
+from smlt.core.run_events import Address, Record
+
+
+@dataclass
+class Course:
+    """Where a run is.
+
+    Attributes:
+        step: the next one.
+        seconds: that the last ones took at most.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    _generation: int = 0
+    _ended: float = 0.0
+    _ahead: dict[int, StepRecord] = field(default_factory=dict)
+
+    def note(self, address: Address, steps: tuple[StepRecord, ...]) -> list[Record]:
+        """Take a rank's report; rank 0's tells how the run goes on, the others' fill in what it died before telling.
+
+        A step that rank 0 reports again is one that a recovery has made again.
+        """
+        if address.rank != 0:
+            self._ahead |= {record.step: record for record in steps if record.step >= self.step}
+            return []
+        records = self.caught_up(steps[0].step)
+        if steps[0].step < self.step:
+            records.append(Record("rolled_back", {"step": steps[0].step}))
+        if self._generation and self._generation != address.generation:
+            stall_s = steps[0].ended - steps[0].seconds - self._ended
+            records.append(Record("handed_over", {"generation": address.generation, "stall_s": stall_s}))
+        self._generation = address.generation
+        return [*records, self._told(steps)]
+
+    def caught_up(self, step: int) -> list[Record]:
+        """The steps up to `step` that only other ranks than 0 have reported."""
+        missing = [self._ahead[number] for number in range(self.step, step) if number in self._ahead]
+        return [self._told(tuple(missing))] if missing else []
+
+    def _told(self, steps: tuple[StepRecord, ...]) -> Record:
+        self.step = steps[-1].step + 1
+        self.seconds = max(record.seconds for record in steps)
+        self._ended = steps[-1].ended
+        self._ahead = {step: record for step, record in self._ahead.items() if step >= self.step}
+        return Record("steps", {"generation": self._generation, "items": [vars(record) for record in steps]})
