@@ -136,6 +136,7 @@ class FunctionWorker(Worker):
         self._joined: Membership | None = None
         self._round: Round | None = None
         self._needs_round = False
+        self._is_between_states = False
         self._troubles = 0
         self._step = 0
         self._order: tuple[int, Indices] | None = None
@@ -244,9 +245,10 @@ class FunctionWorker(Worker):
         training = self._training
         state = self._membership.fetch(command.donor, command.cursor.step)
         self._step = command.cursor.step
-        training.is_fresh = False
+        training.is_fresh, self._is_between_states = False, True
         training.stepping.load(state, [], self._spec.world_size)
         self._join()
+        self._is_between_states = False
         return events.Fetched()
 
     def serve(self, command: events.Serve) -> events.Served:
@@ -265,8 +267,10 @@ class FunctionWorker(Worker):
     def forget(self) -> events.Forgotten:
         """Give up the step in hand, and leave the round."""
         self._training.stepping.forget()
-        self._leave_round()
-        return events.Forgotten()
+        with suppress(ChannelError):  # it may be what failed
+            self._leave_round()
+        has_state, self._is_between_states = not self._is_between_states, False
+        return events.Forgotten(has_state)
 
     def compute(self, command: events.Compute) -> events.Computed:
         """Forward and backward over this rank's share, into memory that the others can read."""
@@ -400,9 +404,9 @@ class FunctionWorker(Worker):
         self._timer.restart()
 
     def _leave_round(self) -> None:
-        if self._joined is not None:
-            self._joined.close()
-            self._joined = None
+        joined, self._joined = self._joined, None
+        if joined is not None:
+            joined.close()
 
     def _release_task(self) -> None:
         if self._built is not None:

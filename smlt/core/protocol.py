@@ -65,7 +65,6 @@ class Rules:
     Attributes:
         job: for evaluation, checkpoints, target and the best model.
         digest_every: steps between two comparisons of SHARED state; at exchanges only, and at the first of a round.
-        save_interval_s: seconds between two checkpoints where the job says "auto".
         exchange_every: steps from one exchange among the ranks to the next; the last step of a job has one, too.
         has_private: whether ranks have PRIVATE state. A donor cannot give a lost rank's back, so all ranks go back to
             the newest checkpoint then (`[sync].recovery = "exact"`).
@@ -73,7 +72,6 @@ class Rules:
 
     job: Job
     digest_every: int = 50
-    save_interval_s: float = 30.0
     exchange_every: int = 1
     has_private: bool = False
 
@@ -94,12 +92,16 @@ class RankProtocol:
         self._has_state = False
         self._end = 0
         self._save = 0
+        self._heard: Header | None = None
+        self._offered: Standing | None = None
         self._save_is_due = False
         self._saved_at_s: float | None = None
+        self._save_interval_s = 0.0
         self._saved_step = -1
         self._best: float | None = None
         self._best_before: float | None = None
         self._goal = ""
+        self._goal_before = ""
         self._is_first_exchange = True
         self._last: type[Command] | None = None
 
@@ -141,22 +143,24 @@ class RankProtocol:
             case Met(standings=standings):
                 return self._after_meeting(standings)
             case Restored():
-                self._stand(Standing(event.cursor, event.best))
+                goal = event.goal if self._rules.job.target else ""
+                self._stand(Standing(event.cursor, event.best, goal=goal))
                 self._saved_step = event.cursor.step
-                self._goal = event.goal if self._rules.job.target else ""
                 return self._go_on()
-            case Fetched() | Served() | Stayed():
-                self._has_state = True
+            case Fetched():
+                self._stand(self._offered)
+                return self._settle_commit()
+            case Served() | Stayed():
                 return self._settle_commit()
             case RoundChanged():
                 return Forget()
-            case Forgotten():
+            case Forgotten(has_state=has_state):
+                self._has_state = self._has_state and has_state
                 return AwaitRound()
             case Computed():
                 return self._after_computing(event)
             case Exchanged(merged=merged):
-                self._end, self._save = merged.end, merged.save
-                self._is_first_exchange = False
+                self._heard = merged
                 return Commit(self._cursor, merged)
             case Committed(now=now):
                 return self._after_commit(now)
@@ -176,39 +180,42 @@ class RankProtocol:
     def _standing(self) -> Standing:
         if not self._has_state:
             return Standing()
-        return Standing(self._cursor, self._best_before, self._end, self._save)
+        return Standing(self._cursor, self._best_before, self._end, self._save, self._goal_before)
 
-    def _stand(self, standing: Standing) -> None:
+    def _stand(self, standing: Standing | None) -> None:
         """Be where `standing` is, its last commit just made."""
-        if standing.cursor is None:
+        if standing is None or standing.cursor is None:
             raise ProtocolError(f"rank {self._rank} cannot stand where there is no state")
+        self._save_is_due = self._save_is_due and standing.cursor == self._cursor
         self._has_state = True
         self._cursor = standing.cursor
         self._best = self._best_before = standing.best
         self._end, self._save = standing.end, standing.save
-        self._save_is_due, self._saved_step = False, -1
-        self._goal = ""
+        self._goal = self._goal_before = standing.goal
+        self._saved_step = -1
         self._is_first_exchange = True
+        self._heard = None
 
     def _after_meeting(self, standings: Sequence[Standing]) -> Command:
         """The first of those at the highest commit is the donor; who stands elsewhere needs its state."""
         steps = [-1 if standing.cursor is None else standing.cursor.step for standing in standings]
         donor = steps.index(max(steps))
         needy = tuple(rank for rank, step in enumerate(steps) if step != steps[donor])
-        if steps[donor] < 0 or (needy and self._rules.has_private):
+        offered = standings[donor]
+        if offered.cursor is None or (needy and self._rules.has_private):
             self._has_state = False
             return Restore()
-        self._stand(standings[donor])
         if self._rank in needy:
-            self._has_state = False  # until it is here whole
-            return Fetch(self._cursor, donor)
+            self._offered = offered  # what is here is kept until that has come: the donor may be lost, too
+            return Fetch(offered.cursor, donor)
+        self._stand(offered)
         if needy and self._rank == donor:
             return Serve(self._cursor, len(needy))
         return Stay()
 
     def _settle_commit(self) -> Command:
         """What follows the last commit once more: not every rank may have come to its end in the round before."""
-        if self._cursor.step == 0:
+        if self._cursor.step == 0 or self._goal:
             return self._go_on()
         return self._evaluate_or_save()
 
@@ -235,6 +242,7 @@ class RankProtocol:
         return self._is_first_exchange or self._cursor.step // self._rules.exchange_every % every == 0
 
     def _after_computing(self, event: Computed) -> Command:
+        self._save_interval_s = event.save_interval_s
         if self._exchanges:
             return Exchange(self._voice(event), self._course.is_done(self._course.after(self._cursor)))
         return Commit(self._cursor, Header(self._cursor.step, loss_sum=event.loss_sum, weight=event.weight))
@@ -256,7 +264,7 @@ class RankProtocol:
         """Whether a checkpoint is due before `following`."""
         every = self._rules.job.checkpoint_every
         if every == "auto":
-            return self._saved_at_s is not None and now - self._saved_at_s >= self._rules.save_interval_s
+            return self._saved_at_s is not None and now - self._saved_at_s >= self._save_interval_s
         return self._course.is_due(every, following)
 
     def _after_commit(self, now: float) -> Command:
@@ -264,7 +272,10 @@ class RankProtocol:
             self._saved_at_s = now
         following = self._course.after(self._cursor)
         self._save_is_due = not self._exchanges and (self._save_is_due or self._becomes_due(following, now))
-        self._cursor, self._best_before = following, self._best
+        if self._heard:
+            self._end, self._save = self._heard.end, self._heard.save
+            self._heard, self._is_first_exchange = None, False
+        self._cursor, self._best_before, self._goal_before = following, self._best, ""
         return self._evaluate_or_save()
 
     def _evaluate_or_save(self) -> Command:
@@ -295,9 +306,9 @@ class RankProtocol:
 
     def _save_or_go_on(self) -> Command:
         here = self._cursor.step
-        done = self._goal or self._course.is_done(self._cursor)
-        if here != self._saved_step and (done or self._save == here or self._end == here):
-            return Save(self._cursor, self._best, self._goal)
+        last = bool(self._goal) or self._course.is_done(self._cursor) or self._end == here
+        if here != self._saved_step and (last or self._save == here):
+            return Save(self._cursor, self._best, self._goal, last)
         return self._go_on()
 
     def _go_on(self) -> Command:

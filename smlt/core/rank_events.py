@@ -20,12 +20,14 @@ class Standing:
         cursor: the next step to compute; None without a state.
         best: the best value of `[job].keep_best` before that commit.
         end, save: what was said with that commit, as in `Header`.
+        goal: as in `Restored`, where nothing was committed since.
     """
 
     cursor: Cursor | None = None
     best: float | None = None
     end: int = 0
     save: int = 0
+    goal: str = ""
 
 
 # What happened: the outcome of the command before, or the beginning.
@@ -94,12 +96,21 @@ class Stayed:
 
 @dataclass(frozen=True)
 class RoundChanged:
-    """Instead of an outcome: another round was opened, or is needed. Whatever was being done is given up."""
+    """Instead of an outcome: another round was opened, or is needed. Whatever was being done is given up.
+
+    Instead of `Committed` it says that nothing of the step was applied.
+    """
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Nothing is left of the step in hand."""
+    """Nothing is left of the step in hand.
+
+    Attributes:
+        has_state: whether the state is that of the last commit; not where a donor's was taken over in part.
+    """
+
+    has_state: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,7 @@ class Computed:
         digest: of SHARED state before this step, 0 where not taken.
         now: seconds by this process's clock; rank 0's alone decides when a checkpoint is due.
         wished: whether the controller wishes the generation to end.
+        save_interval_s: seconds from one checkpoint to the next where the job says "auto"; rank 0's alone counts.
     """
 
     loss_sum: float
@@ -118,6 +130,7 @@ class Computed:
     digest: int
     now: float
     wished: bool
+    save_interval_s: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -148,7 +161,7 @@ class BestKept:
 
 @dataclass(frozen=True)
 class Saved:
-    """The checkpoint's manifest is written."""
+    """This rank's share of the checkpoint is copied, and on its way; after the last one, nothing is left to write."""
 
     now: float
 
@@ -275,11 +288,16 @@ class KeepBest:
 
 @dataclass(frozen=True)
 class Save:
-    """Write this rank's part of the checkpoint at the cursor; `best` and `goal` travel in the manifest."""
+    """Save this rank's share of the state at the cursor; `best` and `goal` travel in the manifest.
+
+    Attributes:
+        last: nothing is computed after it in this generation, so it must be complete before the rank goes on.
+    """
 
     cursor: Cursor
     best: float | None
     goal: str = ""
+    last: bool = False
 
 
 @dataclass(frozen=True)

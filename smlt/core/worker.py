@@ -98,7 +98,7 @@ class Worker(ABC):
 
     @abstractmethod
     def forget(self) -> events.Forgotten:
-        """Give up the step in hand, and leave the round."""
+        """Give up the step in hand, and leave the round; the state is that of the last commit, or none."""
 
     @abstractmethod
     def compute(self, command: events.Compute) -> events.Computed:
@@ -110,7 +110,7 @@ class Worker(ABC):
 
     @abstractmethod
     def commit(self, command: events.Commit) -> events.Committed:
-        """Apply the step; raises NonFiniteLoss, with nothing applied, where the global loss is no number."""
+        """Apply the step; where it raises RoundOver, or NonFiniteLoss for a global loss, nothing was applied."""
 
     @abstractmethod
     def evaluate(self, command: events.Evaluate) -> events.Evaluated:

@@ -1,4 +1,4 @@
-"""A state from a donor to the ranks that have none: through real channels, in pieces, and what is told of a wrong one."""
+"""A state from a donor to the ranks that have none: through real channels, in pieces; what is told of a wrong one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from smlt.core.errors import ProtocolError
 from smlt.core.membership import Membership
 from smlt.core.rank_events import Standing
 from smlt.core.storage import Channel, ChannelKey, StoreSpec
-from smlt.core.sync.collectives import ScatterReduce, Seat
+from smlt.core.sync.collectives import Seat
 from smlt.core.sync.header import Header
+from smlt.core.sync.scatter_reduce import ScatterReduce
 from smlt.core.task import Region, State, TaskShape
 from tests.support.channels import MemoryChannel, Patient, Room, in_threads
 from tests.support.states import ARRAYS, EXTRA
