@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 
 from smlt.core.allowance import Allowance
 from smlt.core.course import Course
+from smlt.core.endings import AGREED, LIMITS, PASSING, UNREADABLE, Ending, State, go_on
 from smlt.core.fleet import Generation, Member
 from smlt.core.messages import Failure, Left
 from smlt.core.run_events import (
@@ -18,6 +18,7 @@ from smlt.core.run_events import (
     Command,
     EvaluationDone,
     Event,
+    FindState,
     Finish,
     Kill,
     KillWorkers,
@@ -27,6 +28,7 @@ from smlt.core.run_events import (
     Record,
     ScaleRequested,
     Started,
+    StateFound,
     StepsDone,
     StopWorkers,
     Terms,
@@ -37,49 +39,11 @@ from smlt.core.run_events import (
     WorkerLeft,
     WorkerReady,
 )
+from smlt.core.timetable import Due, Timetable
 from smlt.core.watch import EVERYBODY, Losses, Watch
 
-GO_ON = "the last checkpoint is kept: run the same command with the same --name to go on"
-"""The hint where a run failed for no fault of the task's."""
-BEGIN_AGAIN = "no checkpoint was written yet: run the same command with the same --name to begin again"
-"""The same where there is nothing to go on from."""
-
-LIMITS = ("deadline", "budget")
-"""Reasons to stop that are the user's limits."""
-
-AGREED = ("goal", "target", "ended")
-"""Last words of ranks that have come to an end together, with all that there was to save."""
-
-PASSING = (
-    "StorageError", "NotFound", "AlreadyExists", "Conflict", "CorruptObject", "ChannelError", "PeerLost", "CloudError",
-)  # fmt: skip
-"""Errors that say nothing against the task: who failed with one is replaced."""
-
-START_MARGIN = 1.5
-"""A generation is launched ahead by the longest start that was seen, times this."""
-
-
-class State(Enum):
-    """Where the run is."""
-
-    PLANNING = "planning"
-    STARTING = "starting"
-    RUNNING = "running"
-    HANDING_OVER = "handing_over"
-    RECOVERING = "recovering"
-    STOPPING = "stopping"
-    OVER = "over"
-
-
-@dataclass
-class _Ending:
-    """Why the run is being stopped, and what will be said of it; `at_once`: without an agreed step."""
-
-    status: str
-    reason: str
-    failure: Failure | None = None
-    since: float = 0.0
-    at_once: bool = False
+QUIET = (Beat, StepsDone, EvaluationDone, Checkpointed)
+"""Events that leave the run in the state in which it is."""
 
 
 @dataclass
@@ -92,40 +56,44 @@ class Controller:
 
     terms: Terms
     state: State = State.PLANNING
-    _current: Generation = field(default_factory=lambda: Generation(0, 0.0))
+    _current: Generation = field(default_factory=lambda: Generation(0, 0, 0.0))
     _next: Generation | None = None
     _old: dict[Address, float] = field(default_factory=dict)
     _launched: int = 0
     _workers: int = 0
     _resume_from: str = ""
-    _total_steps: int = 0
+    _saved_step: int = -1
     _course: Course = field(default_factory=Course)
     _watch: Watch = field(init=False)
     _allowance: Allowance = field(init=False)
+    _timetable: Timetable = field(init=False)
     _losses: Losses = field(default_factory=Losses)
     _overlaps: bool = True
     _wished: str = ""
-    _ending: _Ending | None = None
+    _ending: Ending | None = None
     _killed: bool = False
 
     def __post_init__(self) -> None:
         self._watch, self._allowance = Watch(self.terms), Allowance(self.terms)
+        self._timetable = Timetable(self.terms, self._watch, self._course, self._allowance)
         self._workers = self.terms.workers
 
     def handle(self, event: Event) -> list[Command]:
         """What to do now that `event` has happened."""
         if self.state is State.OVER:
             return []
-        commands = list(self._handle(event))
-        state = self._state_now()
+        commands: list[Command] = []
+        for command in self._handle(event):
+            commands.append(command)
+            if isinstance(command, Finish):
+                return commands
+        state = self.state if isinstance(event, QUIET) else self._state_now()
         if state is not self.state:
             self.state = state
             commands.append(Record("state", {"state": state.value}))
         return commands
 
     def _state_now(self) -> State:
-        if self.state is State.OVER or self._launched == 0:
-            return self.state
         if self._ending:
             return State.STOPPING
         if not self._current.is_open:
@@ -149,10 +117,10 @@ class Controller:
             case EvaluationDone(evaluation=done):
                 self._watch.evaluation_took(done.seconds)
                 yield Record("evaluated", vars(done))
-            case Checkpointed(done=done, manifest=manifest):
+            case Checkpointed():
+                yield from self._on_checkpointed(event)
+            case StateFound(manifest=manifest):
                 self._resume_from = manifest
-                self._watch.saving_took(done.seconds)
-                yield Record("checkpointed", {"step": done.step, "bytes": done.size_bytes, "seconds": done.seconds})
             case WorkerLeft():
                 yield from self._on_left(event)
             case WorkerFailed():
@@ -181,13 +149,13 @@ class Controller:
             yield from self._finish("stopped", "budget")
             return
         self._launched += 1
-        self._current = Generation.launched(self._launched, self._workers, now)
+        self._current = Generation(self._launched, self._workers, now)
         yield from self._launch(self._current.members, self._workers)
 
     def _launch_next(self, now: float, reason: str) -> Iterator[Command]:
         """Let another generation make ready, while this one goes on."""
         self._launched += 1
-        self._next = Generation.launched(self._launched, self._workers, now)
+        self._next = Generation(self._launched, self._workers, now)
         yield Record("hand_over", {"generation": self._launched, "workers": self._workers, "reason": reason})
         yield from self._launch(self._next.members, self._workers)
 
@@ -200,7 +168,7 @@ class Controller:
 
     def _drop_next(self) -> Iterator[Command]:
         if self._next:
-            yield from (Kill(member.address) for member in self._next.members if member.is_here)
+            yield from (Kill(member.address) for member in self._next.here)
             self._next = None
 
     def _open_round(self) -> Iterator[Command]:
@@ -224,7 +192,7 @@ class Controller:
 
     def _follow(self, now: float) -> Iterator[Command]:
         """The next generation takes the place of the current one."""
-        self._old |= {member.address: now for member in self._current.members if member.is_here}
+        self._old |= {member.address: now for member in self._current.here}
         self._wished = ""
         if self._next is None:
             yield from self._launch_current(now)
@@ -242,12 +210,14 @@ class Controller:
         member, ready = self._member(event.address), event.ready
         if member is None or member.is_gone:
             return
-        first, member.ready, member.heard_at = member.ready is None, ready, event.now
+        generation, first = self._generation_of(event.address), member.ready is None
+        generation.says_ready(member, ready)
+        member.heard_at = event.now
         if first:
             seconds = event.now - member.launched_at
             self._watch.start_took(seconds)
             self._watch.evaluates(ready.shape.eval_examples)
-            self._total_steps = ready.total_steps
+            self._timetable.total_steps = ready.total_steps
             about = {
                 "examples": ready.shape.examples,
                 "parameters": ready.shape.parameters,
@@ -257,17 +227,13 @@ class Controller:
             yield Record("ready", {**vars(event.address), **about, "seconds": seconds})
         if self._ending and self._ending.at_once:
             return
-        generation = self._generation_of(event.address)
         if generation is not self._current:
-            yield from self._hand_over_if_ready()
+            if generation.is_ready and not self._wished:
+                yield from self._wish("hand over")
         elif generation.is_leaving:
             yield from self._lose(event.now, member, "it asked for another round although others have left")
         elif generation.is_ready and ready.after_round in (-1, generation.round):
             yield from self._open_round()
-
-    def _hand_over_if_ready(self) -> Iterator[Command]:
-        if self._next and self._next.is_ready and not self._wished:
-            yield from self._wish("hand over")
 
     def _on_steps(self, event: StepsDone) -> Iterator[Command]:
         member = self._member(event.address)
@@ -280,6 +246,14 @@ class Controller:
             self._watch.steps_took(event.steps)
         yield from self._course.note(event.address, event.steps)
 
+    def _on_checkpointed(self, event: Checkpointed) -> Iterator[Command]:
+        done = event.done
+        if done.step <= self._saved_step and event.address is not None and self._member(event.address) is None:
+            return  # told late, by one who was thought lost; it may have been cleared away by now
+        self._resume_from, self._saved_step = event.manifest, done.step
+        self._watch.saving_took(done.seconds)
+        yield Record("checkpointed", {"step": done.step, "bytes": done.size_bytes, "seconds": done.seconds})
+
     def _on_left(self, event: WorkerLeft) -> Iterator[Command]:
         member = self._member(event.address)
         if member is None:
@@ -288,7 +262,7 @@ class Controller:
         if left.reason not in AGREED and not self._ending:
             yield from self._lose(event.now, member, f"it left: {left.reason}")
             return
-        member.left = left
+        generation.says_left(member, left)
         if left.reason in AGREED:
             yield from self._on_agreed_end(event.now, generation, left)
         if self._ending and self._ending.failure:
@@ -298,28 +272,29 @@ class Controller:
 
     def _on_agreed_end(self, now: float, generation: Generation, left: Left) -> Iterator[Command]:
         """Those in the same round leave, too; whoever has come since waits for peers that will not come."""
-        if generation.leaving_since is None:
-            generation.leaving_since = now
+        if generation.leaving_since is not None:
+            return
+        generation.leaving_since = now
         last = generation.round if left.round < 0 else left.round
         for member in generation.members:
-            if not member.left and not member.is_gone and member.round != last:
-                if member.is_here:
-                    yield Kill(member.address)
-                member.is_gone = True
+            if not member.left and member.round != last:
+                yield from self._give_up(generation, member)
 
     def _on_failed(self, event: WorkerFailed) -> Iterator[Command]:
         member, failure = self._member(event.address), event.failure
         if member is None or member.is_gone or (self._ending and self._ending.failure):
             return
+        if failure.kind in UNREADABLE:
+            yield FindState()
         if failure.kind in PASSING:
             yield from self._lose(event.now, member, f"{failure.message} ({failure.hint})")
             return
-        member.is_gone = True
-        if self._generation_of(event.address) is not self._current:
+        generation = self._generation_of(event.address)
+        generation.give_up(member)
+        if generation is self._current:
+            yield from self._fail(event.now, event.address.rank, failure.kind, failure)
+        else:
             yield from self._do_without_next(failure.message)
-            return
-        yield Record("failed", {"rank": event.address.rank, **vars(failure)})
-        yield from self._stop_at_once(event.now, _Ending("failed", failure.kind, failure))
 
     # Losing a rank
 
@@ -328,7 +303,8 @@ class Controller:
         member = self._member(event.address)
         if member is None:
             return
-        known, member.is_gone = member.is_gone, True
+        known = member.is_gone
+        self._generation_of(event.address).give_up(member)
         yield Record("exited", {**vars(event.address), "detail": event.detail})
         if member.left is None and not known:
             yield from self._lose(event.now, member, event.detail or "it returned without a word")
@@ -337,40 +313,40 @@ class Controller:
     def _lose(self, now: float, member: Member, how: str) -> Iterator[Command]:
         """A rank is lost: replace it, unless its generation is over anyway."""
         generation, address = self._generation_of(member.address), member.address
-        if member.is_here:
-            yield Kill(address)
-        member.is_gone = True
+        yield from self._give_up(generation, member)
         yield Record("lost", {**vars(address), "step": self._course.step, "detail": how})
-        if self._ending:
-            if not self._ending.at_once:  # without it the others come to no agreed step
-                yield from self._stop_at_once(now, self._ending)
-        elif generation.is_leaving:
-            if generation.is_over:
+        if generation.is_leaving:
+            if generation.is_over and not (self._ending and self._ending.failure):
                 yield from self._generation_over(now)
-        else:
+        elif self._ending is None:
             yield from self._replace(now, generation, address, how)
+        elif not self._ending.at_once:  # without it the others come to no agreed step
+            yield from self._stop_at_once(now, self._ending)
+
+    def _give_up(self, generation: Generation, member: Member) -> Iterator[Command]:
+        if member.is_here:
+            yield Kill(member.address)
+        generation.give_up(member)
 
     def _replace(self, now: float, generation: Generation, address: Address, how: str) -> Iterator[Command]:
         losses, is_current = self._losses.count(address.rank, self._course.step), generation is self._current
         if is_current and generation.is_open and not generation.has_survivors and self._next:
             yield from self._give_up_current(now)  # those who are nearly ready are the quickest to go on
         elif losses > self.terms.max_losses and is_current:
-            yield from self._fail(now, address.rank, how, losses)
+            yield from self._fail_of_losses(now, address.rank, how, losses)
         elif losses > self.terms.max_losses:
             yield from self._do_without_next(how)
         elif self._allowance.can_pay(1):
             yield from self._launch([generation.relaunched(address.rank, now)], generation.workers)
         elif is_current:
-            yield from self._stop_at_once(now, _Ending("stopped", "budget"))
+            yield from self._stop_at_once(now, Ending("stopped", "budget"))
         else:
             yield from self._do_without_next("the budget does not allow another function")
 
     def _give_up_current(self, now: float) -> Iterator[Command]:
         """Nobody of the current generation has a state any more."""
         for member in self._current.members:
-            if member.is_here:
-                yield Kill(member.address)
-            member.is_gone = True
+            yield from self._give_up(self._current, member)
         yield from self._follow(now)
 
     def _do_without_next(self, why: str) -> Iterator[Command]:
@@ -379,32 +355,31 @@ class Controller:
         yield from self._drop_next()
         self._overlaps = False
 
-    def _fail(self, now: float, rank: int, how: str, losses: int) -> Iterator[Command]:
+    def _fail_of_losses(self, now: float, rank: int, how: str, losses: int) -> Iterator[Command]:
         who = "all ranks waited for each other" if rank == EVERYBODY else f"rank {rank} was lost"
         message = f"{who} at step {self._course.step}: {how}; this happened {losses} times without progress"
-        yield from self._fail_of(now, rank, "worker lost", Failure("JobFailed", message, self._go_on, ""))
+        yield from self._fail(
+            now, max(0, rank), "worker lost", Failure("JobFailed", message, go_on(self._resume_from), "")
+        )
 
-    def _fail_of(self, now: float, rank: int, reason: str, failure: Failure) -> Iterator[Command]:
-        yield Record("failed", {"rank": max(0, rank), **vars(failure)})
-        yield from self._stop_at_once(now, _Ending("failed", reason, failure))
-
-    @property
-    def _go_on(self) -> str:
-        return GO_ON if self._resume_from else BEGIN_AGAIN
+    def _fail(self, now: float, rank: int, reason: str, failure: Failure) -> Iterator[Command]:
+        yield Record("failed", {"rank": rank, **vars(failure)})
+        yield from self._stop_at_once(now, Ending("failed", reason, failure))
 
     def _on_launch_failed(self, event: LaunchFailed) -> Iterator[Command]:
         """The platform refuses: try again, a little later each time; for as long as a start may take, if need be."""
         member, address = self._member(event.address), event.address
         if member is None or member.is_gone:
             return
-        wait_s = member.refuse(event.now)
-        is_current = self._generation_of(address) is self._current
+        generation = self._generation_of(address)
+        wait_s = generation.refuse(member, event.now)
+        is_current = generation is self._current
         if self._ending:
             yield from self._finish_if_all_gone()
         elif is_current and event.now + wait_s - (member.refused_at or 0.0) > self.terms.start_deadline_s:
             message = f"rank {address.rank} could not be launched: {event.detail}"
-            failure = Failure("CloudError", message, event.hint or self._go_on, "")
-            yield from self._fail_of(event.now, address.rank, "launch failed", failure)
+            failure = Failure("CloudError", message, event.hint or go_on(self._resume_from), "")
+            yield from self._fail(event.now, address.rank, "launch failed", failure)
         else:
             yield Record("launch_failed", {**vars(address), "detail": event.detail, "again_in_s": wait_s})
 
@@ -412,7 +387,7 @@ class Controller:
         """Launch what was refused, and is due."""
         for member in generation.members:
             if not member.is_gone and member.retry_at is not None and now >= member.retry_at:
-                member.retry(now)
+                generation.retry(member, now)
                 yield Launch(member.address, generation.workers)
 
     # Time and money
@@ -429,7 +404,7 @@ class Controller:
             yield from self._stop_softly(now, "stopped", limit)
         if not (self._ending and self._ending.at_once):
             yield from self._mind_workers(now)
-        if self._ending is None and self.state is not State.OVER:
+        if self._ending is None:
             yield from self._mind_allocation(now)
             yield from self._mind_time_limit(now)
 
@@ -437,7 +412,7 @@ class Controller:
         """Who is lost without a word, or was refused."""
         for generation in self._generations:
             for member, how in self._watch.lost(generation, now):
-                if not member.is_gone and generation in self._generations:
+                if not member.is_gone and any(generation is living for living in self._generations):
                     yield from self._lose(now, member, how)
         for generation in self._generations if self._ending is None else []:
             yield from self._retry(generation, now)
@@ -445,7 +420,7 @@ class Controller:
             yield Record("stalled", {"generation": self._current.number, "round": self._current.round})
             losses = self._losses.count(EVERYBODY, self._course.step)
             if losses > self.terms.max_losses:
-                yield from self._fail(now, EVERYBODY, "no step came through", losses)
+                yield from self._fail_of_losses(now, EVERYBODY, "no step came through", losses)
             else:
                 yield from self._open_round()
 
@@ -458,36 +433,15 @@ class Controller:
 
     def _mind_time_limit(self, now: float) -> Iterator[Command]:
         """Before the platform ends the functions: make the next generation ready, then end this one."""
-        limit_s, stopping_s = self.terms.time_limit_s, self.stopping_s
-        if limit_s is None or self._wished or not self._current.is_open or self._current.is_leaving:
+        if self._wished or not self._current.is_open or self._current.is_leaving:
             return
-        left_s = self._current.launched_at + limit_s - now
-        if stopping_s > limit_s:
-            failure = Failure(
-                "ConfigError",
-                f"a function may live {limit_s:.0f} s here, and ending one in order takes "
-                f"{stopping_s:.0f} s: {self.terms.exchange_every + 1} steps and writing the state",
-                "choose a longer function time limit, a smaller [job].global_batch or a shorter [sync].period",
-                "",
-            )
-            yield from self._fail_of(now, 0, "time limit too short", failure)
-        elif left_s <= stopping_s:
+        due, failure = self._timetable.due(self._current, now), self._timetable.too_short()
+        if failure:
+            yield from self._fail(now, 0, "time limit too short", failure)
+        elif due is Due.END:
             yield from self._wish("time limit")
-        elif left_s <= stopping_s + self._lead_s and self._may_overlap() and not self._ends_within(now, left_s):
+        elif due is Due.NEXT and self._may_overlap():
             yield from self._launch_next(now, "time limit")
-
-    @property
-    def _lead_s(self) -> float:
-        """How long ahead the next generation is launched; not so long that hardly a step is made in between."""
-        room_s = (self.terms.time_limit_s or 0.0) - self.stopping_s
-        return min(START_MARGIN * self._watch.start_s, room_s / 2)
-
-    def _ends_within(self, now: float, seconds: float) -> bool:
-        """Whether the last step, or the deadline, comes so soon that no other generation is needed."""
-        if self._allowance.left_s(now) < seconds:
-            return True
-        left = self._total_steps - self._course.step
-        return self._course.seconds > 0 and left * self._course.seconds + self.stopping_s < seconds
 
     def _may_overlap(self) -> bool:
         """Whether a second generation may live beside the current one."""
@@ -496,8 +450,8 @@ class Controller:
 
     @property
     def stopping_s(self) -> float:
-        """Time to end at an agreed step: the step in hand, those to the next exchange, and writing the state."""
-        return self._watch.saving_s + (self.terms.exchange_every + 1) * self._course.seconds
+        """Time to end at an agreed step."""
+        return self._timetable.stopping_s
 
     # Wishes and endings
 
@@ -540,7 +494,7 @@ class Controller:
         if self._ending is None and not event.at_once:
             yield from self._stop_softly(event.now, "cancelled", "cancelled")
         else:
-            yield from self._stop_at_once(event.now, self._ending or _Ending("cancelled", "cancelled"))
+            yield from self._stop_at_once(event.now, self._ending or Ending("cancelled", "cancelled"))
 
     def _wish(self, reason: str) -> Iterator[Command]:
         """Ask the current generation to end at an agreed step."""
@@ -548,7 +502,7 @@ class Controller:
         yield Record("wish", {"reason": reason})
         yield Wish(reason)
 
-    def _hasten(self, now: float, ending: _Ending) -> Iterator[Command]:
+    def _hasten(self, now: float, ending: Ending) -> Iterator[Command]:
         """Be less gentle with who does not end in time: a limit is a wall, a user may ask again."""
         waited_s = now - ending.since
         if ending.at_once:
@@ -559,7 +513,7 @@ class Controller:
 
     def _stop_softly(self, now: float, status: str, reason: str) -> Iterator[Command]:
         """End at an agreed step, with a checkpoint; at once where no step is being computed."""
-        ending, current = _Ending(status, reason, since=now), self._current
+        ending, current = Ending(status, reason, since=now), self._current
         if not current.is_open or not (current.is_ready or current.is_leaving):
             yield from self._stop_at_once(now, ending)
             return
@@ -567,7 +521,7 @@ class Controller:
         yield from self._drop_next()
         yield from self._wish(reason)
 
-    def _stop_at_once(self, now: float, ending: _Ending) -> Iterator[Command]:
+    def _stop_at_once(self, now: float, ending: Ending) -> Iterator[Command]:
         again = self._ending is not None and self._ending.at_once
         ending.since, ending.at_once = now, True
         self._ending = ending

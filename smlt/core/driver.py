@@ -90,7 +90,7 @@ class Driver:
         self._orders = OrderBox(run.store, desk.epoch)
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
         self._flushed_at = self._ticked_at = time.monotonic()
-        self._refused: list[run_events.LaunchFailed] = []
+        self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
@@ -155,6 +155,8 @@ class Driver:
                 self._kill(function for function in self._functions if function.address == address)
             case run_events.KillWorkers():
                 self._kill(self._functions)
+            case run_events.FindState():
+                self._news.append(run_events.StateFound(checkpoint.latest_manifest(self._run.store)))
             case run_events.Finish():
                 self._finish = command
 
@@ -195,7 +197,7 @@ class Driver:
         try:
             handle = self._launcher.launch(spec)
         except CloudError as error:
-            self._refused.append(run_events.LaunchFailed(time.monotonic(), address, error.message, error.hint))
+            self._news.append(run_events.LaunchFailed(time.monotonic(), address, error.message, error.hint))
             return
         self._ledger.started(handle, time.monotonic(), allocation.memory_mib)
         mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation)
@@ -203,8 +205,8 @@ class Driver:
 
     def _happenings(self, stopping_s: float) -> Iterator[run_events.Event]:
         """All that has happened since the last look; a function's state is read before its mail, and told after it."""
-        refused, self._refused = self._refused, []
-        yield from refused
+        news, self._news = self._news, []
+        yield from news
         living = [function for function in self._functions if not function.over]
         states = self._launcher.poll([function.handle for function in living])
         for function in living:
@@ -242,7 +244,7 @@ class Driver:
         for evaluation in mail.evaluations:
             yield run_events.EvaluationDone(evaluation)
         for done in mail.checkpoints:
-            yield run_events.Checkpointed(done, layout.manifest(done.step))
+            yield run_events.Checkpointed(done, layout.manifest(done.step), address)
         if mail.failure:
             yield run_events.WorkerFailed(now, address, mail.failure)
         if mail.left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from smlt.core.messages import Left, Ready, Round
 from smlt.core.run_events import Address, Beat
@@ -11,7 +11,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
 """After a refusal a launch is tried again: doubled each time, up to the longest."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """One rank's newest incarnation.
 
@@ -51,40 +51,31 @@ class Member:
         """Whether it waits for another rank."""
         return self.beat is not None and self.beat.phase.startswith("waiting")
 
-    def refuse(self, now: float) -> float:
-        """The platform did not start it; returns after how many seconds it is tried again."""
-        self.refused_at = now if self.refused_at is None else self.refused_at
-        self.wait_s = min(2 * self.wait_s or FIRST_WAIT_S, LONGEST_WAIT_S)
-        self.retry_at = now + self.wait_s
-        return self.wait_s
 
-    def retry(self, now: float) -> None:
-        """It is tried again."""
-        self.launched_at, self.retry_at = now, None
-
-
-@dataclass
 class Generation:
-    """The ranks of one allocation.
+    """The ranks of one allocation. Its members change by its methods only, which keep count: ranks may be thousands.
+
+    Args:
+        number: of the generation.
+        workers: how many ranks.
+        now: when its functions are launched.
 
     Attributes:
-        number: of the generation.
-        first_launch_at: when its first function was launched.
         members: by rank.
         round: number of the round that is open; -1 before the first.
-        leaving_since: when the first rank said its last word; None before. All have saved what there was to save then.
+        leaving_since: when the first rank came to the end and said its last word; None before. All have saved what
+            there was to save then.
     """
 
-    number: int
-    first_launch_at: float
-    members: list[Member] = field(default_factory=list)
-    round: int = -1
-    leaving_since: float | None = None
-
-    @classmethod
-    def launched(cls, number: int, workers: int, now: float) -> Generation:
-        """A generation whose functions are being launched now."""
-        return cls(number, now, [Member(Address(number, rank, 0), now) for rank in range(workers)])
+    def __init__(self, number: int, workers: int, now: float) -> None:
+        self.number = number
+        self.members = [Member(Address(number, rank, 0), now) for rank in range(workers)]
+        self.round = -1
+        self.leaving_since: float | None = None
+        self._launched_at = now
+        self._unready = set(range(workers))
+        self._staying = set(range(workers))
+        self._here = set(range(workers))
 
     @property
     def workers(self) -> int:
@@ -94,7 +85,7 @@ class Generation:
     @property
     def is_ready(self) -> bool:
         """Whether every rank has built its task and is there."""
-        return all(member.ready and member.is_here for member in self.members)
+        return not self._unready
 
     @property
     def is_open(self) -> bool:
@@ -103,34 +94,68 @@ class Generation:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether a rank has come to the end and said its last word."""
+        """Whether a rank has come to the end."""
         return self.leaving_since is not None
-
-    @property
-    def has_survivors(self) -> bool:
-        """Whether a rank is there that takes part in the open round."""
-        return self.is_open and any(member.is_here and member.round == self.round for member in self.members)
 
     @property
     def is_over(self) -> bool:
         """Whether every rank has left or is not there."""
-        return all(member.left or not member.is_here for member in self.members)
+        return not self._staying
 
     @property
     def is_gone(self) -> bool:
         """Whether no function is left."""
-        return not any(member.is_here for member in self.members)
+        return not self._here
+
+    @property
+    def has_survivors(self) -> bool:
+        """Whether a rank is there that takes part in the open round."""
+        return self.is_open and any(self.members[rank].round == self.round for rank in self._here)
 
     @property
     def launched_at(self) -> float:
         """When the oldest function that is there was launched."""
-        return min((member.launched_at for member in self.members if member.is_here), default=self.first_launch_at)
+        return min((self.members[rank].launched_at for rank in self._here), default=self._launched_at)
+
+    @property
+    def here(self) -> list[Member]:
+        """Members whose function may be there, in rank order."""
+        return [self.members[rank] for rank in sorted(self._here)]
+
+    def says_ready(self, member: Member, ready: Ready) -> None:
+        """It has built its task, or asks for another round."""
+        member.ready = ready
+        self._count(member)
+
+    def says_left(self, member: Member, left: Left) -> None:
+        """Its last word."""
+        member.left = left
+        self._count(member)
+
+    def give_up(self, member: Member) -> None:
+        """It is not there any more, or will not be waited for."""
+        member.is_gone = True
+        self._count(member)
+
+    def refuse(self, member: Member, now: float) -> float:
+        """The platform did not start it; returns after how many seconds it is tried again."""
+        member.refused_at = now if member.refused_at is None else member.refused_at
+        member.wait_s = min(2 * member.wait_s or FIRST_WAIT_S, LONGEST_WAIT_S)
+        member.retry_at = now + member.wait_s
+        self._count(member)
+        return member.wait_s
+
+    def retry(self, member: Member, now: float) -> None:
+        """It is tried again."""
+        member.launched_at, member.retry_at = now, None
+        self._count(member)
 
     def relaunched(self, rank: int, now: float) -> Member:
         """The next incarnation of a rank, in the place of the one before."""
         address = self.members[rank].address
         member = Member(Address(address.generation, rank, address.incarnation + 1), now)
         self.members[rank] = member
+        self._count(member)
         return member
 
     def opened(self, resume_from: str) -> Round:
@@ -141,3 +166,12 @@ class Generation:
             member.beat = None  # what it was doing it does no more
         uuids = tuple(member.ready.uuid for member in self.members if member.ready)
         return Round(self.number, self.round, uuids, resume_from)
+
+    def _count(self, member: Member) -> None:
+        rank, is_here = member.address.rank, member.is_here
+        for ranks, belongs in (
+            (self._here, is_here),
+            (self._staying, is_here and not member.left),
+            (self._unready, not (is_here and member.ready)),
+        ):
+            (ranks.add if belongs else ranks.discard)(rank)

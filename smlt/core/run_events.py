@@ -121,9 +121,17 @@ class EvaluationDone:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A checkpoint is complete; `manifest` is its key."""
+    """A checkpoint is complete; `manifest` is its key, `address` who says so."""
 
     done: CheckpointDone
+    manifest: str
+    address: Address | None = None
+
+
+@dataclass(frozen=True)
+class StateFound:
+    """`FindState` has found the newest checkpoint that can be read; `manifest` is empty where there is none."""
+
     manifest: str
 
 
@@ -206,6 +214,7 @@ Event = (
     | StepsDone
     | EvaluationDone
     | Checkpointed
+    | StateFound
     | WorkerLeft
     | WorkerFailed
     | WorkerExited
@@ -258,6 +267,11 @@ class KillWorkers:
 
 
 @dataclass(frozen=True)
+class FindState:
+    """Look for the newest checkpoint that can be read, and tell by `StateFound`."""
+
+
+@dataclass(frozen=True)
 class Record:
     """Note something in the run log."""
 
@@ -275,4 +289,4 @@ class Finish:
     failure: Failure | None = None
 
 
-Command = Launch | OpenRound | Wish | StopWorkers | Kill | KillWorkers | Record | Finish
+Command = Launch | OpenRound | Wish | StopWorkers | Kill | KillWorkers | FindState | Record | Finish

@@ -82,7 +82,8 @@ class Watch:
 
     def lost(self, generation: Generation, now: float) -> Iterator[tuple[Member, str]]:
         """Members that must be given up, and why."""
-        here = [member for member in generation.members if member.is_here and not member.left]
+        here = [member for member in generation.here if not member.left]
+        busy = [member for member in here if not member.is_waiting]
         for member in here:
             silence_s = self.terms.silence_s * (1.0 if member.ready else BUILDING)
             if member.ready is None and self._since(member.launched_at, now) > self.terms.start_deadline_s:
@@ -92,9 +93,10 @@ class Watch:
             elif generation.leaving_since is not None:
                 if self._since(generation.leaving_since, now) > self._slow_limit(self._saving_s):
                     yield member, "it has not left although others have"
-            elif member.ready and generation.is_open and self._is_stuck(member, here, now):
-                phase = member.beat.phase if member.beat else ""
-                yield member, f"it is stuck in {phase!r} while all others wait"
+            elif busy == [member] and generation.is_open and member.ready and member.beat:
+                phase = member.beat.phase
+                if phase != "ready" and self._age(member, now) > self._limit(phase, member):
+                    yield member, f"it is stuck in {phase!r} while all others wait"
 
     def is_stalled(self, generation: Generation, now: float) -> bool:
         """Whether all ranks wait for each other, for longer than anything takes."""
@@ -104,12 +106,6 @@ class Watch:
             member.is_waiting and self._age(member, now) > self._limit("waiting", member)
             for member in generation.members
         )
-
-    def _is_stuck(self, member: Member, here: Sequence[Member], now: float) -> bool:
-        if member.beat is None or member.is_waiting or member.beat.phase == "ready":
-            return False
-        others_wait = all(other is member or other.is_waiting for other in here)
-        return others_wait and self._age(member, now) > self._limit(member.beat.phase, member)
 
     def _since(self, then: float, now: float) -> float:
         """Seconds from `then` to now in which one could have heard something."""
