@@ -188,8 +188,19 @@ class FunctionWorker(Worker):
         schedule = Schedule.of(job, shape.examples)
         stepping = STEPPINGS[spec.sync.mode](task, shape, spec.sync)
         stepping.check_course(schedule, spec.world_size)
+        if spec.generation > 1 or spec.incarnation > 0:  # a run is under way, and waits for this function or soon will
+            self._warm_up(task, shape, schedule)
         self._built = _Training(stepping, schedule)
         return events.Built(schedule)
+
+    def _warm_up(self, task: TrainingTask, shape: TaskShape, schedule: Schedule) -> None:
+        """Take the first step and throw it away: what happens only once happens now, not when others wait for it."""
+        cursor, spec = Cursor(), self._spec
+        batch = schedule.batch(task.order(0), cursor)
+        indices = share(batch, spec.rank, spec.world_size)
+        work = StepWork(cursor.step, cursor.epoch, indices, len(batch), schedule.ends_epoch(cursor))
+        task.compute(work, [region.zeros() for region in shape.regions])
+        task.forget()
 
     def await_round(self) -> events.RoundOpened:
         """Say READY, unless another round is open already, and wait for one with this process in it."""
