@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from smlt.core.plugins import Entry
 from tests.recovery.courses import Courses, Job
 from tests.recovery.warm import warm_registry
 
@@ -18,3 +21,11 @@ def courses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Courses]:
         courses = Courses(folder, registry)
         courses.run(Job(steps=1))  # the server of functions is started now, not beside the first test's clock
         yield courses
+
+
+@pytest.fixture(scope="session")
+def zombies(courses: Courses) -> Courses:
+    """The same where no function can be stopped before its run is over."""
+    registry = replace(courses.registry, entries=copy.deepcopy(courses.registry.entries))
+    registry.entries["backends"]["local"] = Entry("tests.recovery.warm:UnstoppableBackend")
+    return replace(courses, folder=courses.folder / "zombies", registry=registry)

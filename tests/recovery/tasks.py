@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -40,6 +42,7 @@ class Digits(TorchTask):
 
     def training_step(self, model: nn.Module, batch: list[Tensor]) -> Tensor:
         pictures, labels = batch
+        time.sleep(self.params.get("pause_s", 0))  # a larger model
         return cross_entropy(model(pictures), labels)
 
     def eval_data(self) -> TensorDataset:

@@ -1,4 +1,4 @@
-"""A worker is killed at a named place of the protocol, and the run ends with the very bits of the run without."""
+"""Workers are killed at named places of the protocol, and the run ends with the very bits of the run without."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import pytest
 from tests.recovery.courses import Courses, Job
 
 DIGITS = Job(settings=(("job.checkpoint_every", "6steps"), ("job.eval_every", "5steps")))
+ALONE = Job(workers=1, settings=DIGITS.settings)
+FOUR = Job(workers=4, settings=DIGITS.settings)
 
 IN_A_STEP = ["computing", "computed", "sending", "reducing", "consumed", "committed"]
+OFF_THE_STEPS = ["building", "ready", "meeting", "loading", "evaluating", "saving", "manifest", "saved", "leaving"]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -16,3 +19,55 @@ IN_A_STEP = ["computing", "computed", "sending", "reducing", "consumed", "commit
 def test_killed_within_a_step(courses: Courses, point: str, rank: int) -> None:
     summary = courses.disturbed(DIGITS, f"kill:rank={rank},step=7,at={point}")
     assert (summary.replacements, summary.generations) == (1, 1)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("point", OFF_THE_STEPS)
+def test_killed_off_the_steps(courses: Courses, point: str, rank: int) -> None:
+    courses.disturbed(DIGITS, f"kill:rank={rank},at={point}")
+
+
+@pytest.mark.parametrize("point", ["computing", "committed", *OFF_THE_STEPS, "exporting"])
+def test_the_only_worker_is_killed(courses: Courses, point: str) -> None:
+    step = 7 if point in IN_A_STEP else 0
+    courses.disturbed(ALONE, f"kill:step={step},at={point}")
+
+
+def test_killed_as_it_writes_the_model(courses: Courses) -> None:
+    courses.disturbed(DIGITS, "kill:rank=0,at=exporting")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_donor_is_killed_as_it_serves(courses: Courses, rank: int) -> None:
+    """Nobody has a state then: all go back to the checkpoint."""
+    courses.disturbed(DIGITS, f"kill:rank={rank},step=8", f"kill:rank={1 - rank},at=serving")
+
+
+def test_the_replacement_is_killed_too(courses: Courses) -> None:
+    """As it starts, as it loads, as it computes."""
+    summary = courses.disturbed(
+        DIGITS,
+        "kill:rank=1,step=8,at=consumed",
+        "kill:rank=1,at=ready,incarnation=1",
+        "kill:rank=1,at=loading,incarnation=2",
+        "kill:rank=1,step=9,incarnation=3",
+    )
+    assert summary.replacements == 4
+
+
+@pytest.mark.parametrize("point", ["computing", "reducing", "saving", "manifest", "leaving"])
+def test_all_are_killed_at_once(courses: Courses, point: str) -> None:
+    courses.disturbed(DIGITS, f"kill:step=8,at={point}")
+
+
+@pytest.mark.parametrize(
+    "chaos",
+    [
+        ("kill:rank=2,step=7,at=reducing", "kill:rank=1,step=7,at=sending"),
+        ("kill:rank=0,step=7,at=consumed", "kill:rank=3,step=8,at=computed", "kill:rank=2,step=9,at=serving"),
+        ("kill:step=9,at=sending",),
+    ],
+    ids=["two", "one after another", "all"],
+)
+def test_several_of_four_are_killed(courses: Courses, chaos: tuple[str, ...]) -> None:
+    courses.disturbed(FOUR, *chaos)

@@ -38,6 +38,13 @@ class LentLauncher(Launcher):
             self._shared.stop(handle)
 
 
+class UnstoppableLauncher(LentLauncher):
+    """Nothing ends before the run does."""
+
+    def _do_stop(self, handle: str) -> None:
+        """As on a platform that has no such request."""
+
+
 class WarmBackend(LocalBackend):
     """Its functions are forks of `shared`'s server."""
 
@@ -45,6 +52,13 @@ class WarmBackend(LocalBackend):
 
     def launcher(self, place: RunPlace) -> Launcher:
         return LentLauncher(self.shared)
+
+
+class UnstoppableBackend(WarmBackend):
+    """What was replaced is still there."""
+
+    def launcher(self, place: RunPlace) -> Launcher:
+        return UnstoppableLauncher(self.shared)
 
 
 @contextmanager

@@ -1,0 +1,53 @@
+"""Functions that live for a few seconds only, and are hit while they hand over."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.recovery.courses import Courses, Job
+
+SETTINGS = {"job.checkpoint_every": "40steps", "job.params.pause_s": 0.05}
+LONG = Job(steps=120).but(SETTINGS)
+LONG_ALONE = Job(steps=120, workers=1).but(SETTINGS)
+
+
+@pytest.mark.parametrize("job", [LONG_ALONE, LONG], ids=["one worker", "two workers"])
+def test_hand_overs_change_no_bit(courses: Courses, job: Job) -> None:
+    summary = courses.disturbed(job, backend__function_time_limit="4s")
+    assert summary.generations >= 3
+
+
+@pytest.mark.parametrize(
+    "chaos",
+    [
+        "kill:rank=0,at=announcing",
+        "kill:rank=1,at=ready,generation=2",
+        "kill:at=ready,generation=2",
+        "kill:rank=0,at=loading,generation=2",
+        "kill:rank=1,at=saving",
+        "kill:rank=0,at=manifest",
+        "kill:at=manifest",
+        "kill:rank=0,at=saved",
+        "kill:rank=0,at=leaving",
+        "kill:at=leaving",
+        "kill:rank=1,at=computing,generation=2",
+        "freeze:rank=1,at=ready,generation=2,seconds=1",
+    ],
+)
+def test_hit_while_handing_over(courses: Courses, chaos: str) -> None:
+    courses.disturbed(LONG.but({"job.checkpoint_every": "1000steps"}), chaos, backend__function_time_limit="4s")
+
+
+def test_everything_in_one_run(courses: Courses) -> None:
+    courses.disturbed(
+        LONG,
+        "kill:rank=1,step=9,at=reducing",
+        "freeze:rank=0,step=15,seconds=1",
+        "kill:rank=0,step=20,at=sending",
+        "kill:step=31,at=consumed,incarnation=1",
+        "kill:rank=0,at=announcing,generation=2",
+        "kill:rank=1,at=ready,generation=3",
+        "hang:rank=0,step=80",
+        "slow:rank=1,step=100,seconds=0.05",
+        backend__function_time_limit="5s",
+    )
