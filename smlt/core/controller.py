@@ -505,7 +505,9 @@ class Controller:
     def _hasten(self, now: float, ending: Ending) -> Iterator[Command]:
         """Be less gentle with who does not end in time: a limit is a wall, a user may ask again."""
         waited_s = now - ending.since
-        if ending.at_once:
+        if not self._allowance.has_money and waited_s > self.stopping_s:
+            yield from self._kill()  # what is committed would pass the budget
+        elif ending.at_once:
             if waited_s > self.terms.leave_s:
                 yield from self._kill()
         elif ending.reason in LIMITS and waited_s > 2 * self.stopping_s + self.terms.leave_s:

@@ -68,7 +68,8 @@ class Timetable:
 
     def too_short(self) -> Failure | None:
         """Where a function may not even live as long as ending one takes: what is told."""
-        limit_s, stopping_s = self._terms.time_limit_s, self.stopping_s
+        limit_s = self._terms.time_limit_s
+        stopping_s = self._watch.saving_s + (self._terms.exchange_every + 1) * self._watch.usual_step_s
         if limit_s is None or stopping_s <= limit_s:
             return None
         return Failure(

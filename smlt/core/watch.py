@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,11 @@ class Watch:
     def saving_s(self) -> float:
         """Time to set aside for writing the state."""
         return max(self.terms.state_write_s, 1.5 * self._saving_s)
+
+    @property
+    def usual_step_s(self) -> float:
+        """Seconds of a step at the median; 0 before the first."""
+        return statistics.median(self._steps_s) if self._steps_s else 0.0
 
     def start_took(self, seconds: float) -> None:
         """A function was READY so long after its launch."""
