@@ -60,7 +60,7 @@ class Courier:
         leave: Callable[[int], None] = os._exit,
     ) -> None:
         self._store, self._spec, self._clock, self._leave = store, spec, clock, leave
-        self._lock = threading.Lock()
+        self._lock, self._sending = threading.Lock(), threading.Lock()
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._outbox = _Outbox()
@@ -136,6 +136,15 @@ class Courier:
         with self._lock:
             self._outbox.checkpoints.append(done)
 
+    def tell(self) -> None:
+        """Send now what has gathered; returns once it is where the controller finds it.
+
+        Raises:
+            StorageError: it could not be sent, and stays.
+        """
+        while self._send():
+            pass
+
     def finish(self, *, left: Left | None = None, failure: Failure | None = None) -> None:
         """End the thread, and send the last word and all that has gathered."""
         with self._lock:
@@ -179,16 +188,17 @@ class Courier:
         A mail whose writing failed may have been written all the same, and read. It is sent again as it was, under its
         number, so that it is read once; what has gathered meanwhile comes in the next.
         """
-        with self._lock:
-            self._unsent = self._unsent or self._next_mail()
-        if self._unsent is None:
-            return False
-        spec = self._spec
-        self._store.put(layout.mail(spec.generation, spec.rank, spec.incarnation, self._sent), self._unsent)
-        self._unsent = None
-        self._sent += 1
-        self._mailed_at = self._clock()
-        return True
+        with self._sending:
+            with self._lock:
+                self._unsent = self._unsent or self._next_mail()
+            if self._unsent is None:
+                return False
+            spec = self._spec
+            self._store.put(layout.mail(spec.generation, spec.rank, spec.incarnation, self._sent), self._unsent)
+            self._unsent = None
+            self._sent += 1
+            self._mailed_at = self._clock()
+            return True
 
     def _next_mail(self) -> bytes | None:
         if self._outbox.is_empty() and self._clock() - self._mailed_at < SILENT_BEAT_S:

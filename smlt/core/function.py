@@ -366,6 +366,7 @@ class FunctionWorker(Worker):
         written = [wire.unpack(each, checkpoint.Written) for each in gathered]
         manifest = checkpoint.Manifest.of(cursor, written, shared.extra, command.best, command.goal)
         self._faults.reach("manifest", cursor.step)
+        self._courier.tell()  # steps that nobody makes again must be in the log
         checkpoint.write_manifest(self._store, manifest)
         self._faults.reach("saved", cursor.step)
         if spec.rank == 0:

@@ -64,7 +64,7 @@ def test_all_are_killed_at_once(courses: Courses, point: str) -> None:
     "chaos",
     [
         ("kill:rank=2,step=7,at=reducing", "kill:rank=1,step=7,at=sending"),
-        ("kill:rank=0,step=7,at=consumed", "kill:rank=3,step=8,at=computed", "kill:rank=2,step=9,at=serving"),
+        ("kill:rank=0,step=7,at=consumed", "kill:rank=1,at=serving", "kill:rank=3,step=9,at=computed"),
         ("kill:step=9,at=sending",),
     ],
     ids=["two", "one after another", "all"],
