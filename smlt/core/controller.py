@@ -39,6 +39,7 @@ from smlt.core.run_events import (
     WorkerLeft,
     WorkerReady,
 )
+from smlt.core.stragglers import replacing_pays
 from smlt.core.timetable import Due, Timetable
 from smlt.core.watch import EVERYBODY, Losses, Watch
 
@@ -244,6 +245,7 @@ class Controller:
             self._watch.first_step_took(event.steps[0].seconds)
         if event.address.rank == 0:
             self._watch.steps_took(event.steps)
+        self._current.stragglers.note(event.address.rank, event.steps)
         yield from self._course.note(event.address, event.steps)
 
     def _on_checkpointed(self, event: Checkpointed) -> Iterator[Command]:
@@ -407,6 +409,7 @@ class Controller:
         if self._ending is None:
             yield from self._mind_allocation(now)
             yield from self._mind_time_limit(now)
+            yield from self._mind_stragglers(now)
 
     def _mind_workers(self, now: float) -> Iterator[Command]:
         """Who is lost without a word, or was refused."""
@@ -442,6 +445,18 @@ class Controller:
             yield from self._wish("time limit")
         elif due is Due.NEXT and self._may_overlap():
             yield from self._launch_next(now, "time limit")
+
+    def _mind_stragglers(self, now: float) -> Iterator[Command]:
+        """Tell of a rank that holds the others up, and replace it where that pays."""
+        current = self._current
+        straggler = current.stragglers.found() if current.is_ready and not current.is_leaving else None
+        if straggler is None:
+            return
+        member, seconds = current.members[straggler.rank], straggler.seconds_a_step
+        pays = replacing_pays(straggler, self._timetable.steps_left, self._watch.start_s, self._course.seconds)
+        yield Record("straggler", {**vars(member.address), "seconds_a_step": seconds, "replaced": pays})
+        if pays:
+            yield from self._lose(now, member, f"it is slow: each step waits {seconds:.2g} s for it")
 
     def _may_overlap(self) -> bool:
         """Whether a second generation may live beside the current one."""

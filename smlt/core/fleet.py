@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from smlt.core.messages import Left, Ready, Round
 from smlt.core.run_events import Address, Beat
+from smlt.core.stragglers import Stragglers
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
 """After a refusal a launch is tried again: doubled each time, up to the longest."""
@@ -63,6 +64,7 @@ class Generation:
     Attributes:
         members: by rank.
         round: number of the round that is open; -1 before the first.
+        stragglers: who holds the others up.
         leaving_since: when the first rank came to the end and said its last word; None before. All have saved what
             there was to save then.
     """
@@ -71,6 +73,7 @@ class Generation:
         self.number = number
         self.members = [Member(Address(number, rank, 0), now) for rank in range(workers)]
         self.round = -1
+        self.stragglers = Stragglers(workers)
         self.leaving_since: float | None = None
         self._launched_at = now
         self._unready = set(range(workers))
@@ -156,6 +159,7 @@ class Generation:
         member = Member(Address(address.generation, rank, address.incarnation + 1), now)
         self.members[rank] = member
         self._count(member)
+        self.stragglers.forget(rank)
         return member
 
     def opened(self, resume_from: str) -> Round:

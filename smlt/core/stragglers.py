@@ -32,17 +32,23 @@ class Stragglers:
     def __init__(self, workers: int) -> None:
         self._compute_s = [deque[float](maxlen=WINDOW) for _ in range(workers)]
         self._told: set[int] = set()
+        self._unjudged = 0
 
     def note(self, rank: int, records: Sequence[StepRecord]) -> None:
         """A rank has reported steps."""
         self._compute_s[rank].extend(record.compute_s for record in records)
+        if rank == 0:
+            self._unjudged += len(records)
 
     def forget(self, rank: int) -> None:
         """Another function is in the place of this rank."""
         self._compute_s[rank].clear()
 
     def found(self) -> Straggler | None:
-        """A straggler that was not told of before, if there is one."""
+        """A straggler that was not told of before, if there is one; looks once in so many steps."""
+        if self._unjudged < WINDOW:
+            return None
+        self._unjudged = 0
         if len(self._compute_s) < 2 or any(len(seconds) < WINDOW for seconds in self._compute_s):
             return None
         usual_s = [statistics.median(seconds) for seconds in self._compute_s]

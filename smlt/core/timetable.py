@@ -63,8 +63,13 @@ class Timetable:
         """Whether the last step, or the deadline, comes so soon that no other generation is needed."""
         if self._allowance.left_s(now) < seconds:
             return True
-        left = self.total_steps - self._course.step
-        return self._course.seconds > 0 and left * self._course.seconds + self.stopping_s < seconds
+        left_s = self.steps_left * self._course.seconds
+        return left_s > 0 and left_s + self.stopping_s < seconds
+
+    @property
+    def steps_left(self) -> int:
+        """Steps to the end of the job; none before anybody has said how many there are."""
+        return max(0, self.total_steps - self._course.step)
 
     def too_short(self) -> Failure | None:
         """Where a function may not even live as long as ending one takes: what is told."""

@@ -53,3 +53,12 @@ def test_replacing_pays_where_much_is_left() -> None:
     straggler = Straggler(0, 0.5)
     assert replacing_pays(straggler, steps_left=100, start_s=5.0, step_s=1.0)
     assert not replacing_pays(straggler, steps_left=30, start_s=5.0, step_s=1.0)
+
+
+def test_it_looks_once_in_so_many_steps() -> None:
+    watch = _stragglers(1.0, 1.0)
+    assert watch.found() is None
+    watch.note(1, _records(9.0))
+    assert watch.found() is None
+    watch.note(0, _records(1.0))
+    assert watch.found() == Straggler(1, 8.0)
