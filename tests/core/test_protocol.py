@@ -7,8 +7,7 @@ import pytest
 from smlt.core import rank_events as events
 from smlt.core.protocol import RankProtocol, Rules
 from smlt.core.sampler import Cursor
-from smlt.core.sync.header import Header
-from tests.support.model_ranks import ModelRanks, begun, job_of
+from tests.support.model_ranks import ModelRanks, OneRank, job_of
 
 
 def test_an_epoch_from_the_claim_to_the_last_word() -> None:
@@ -108,16 +107,13 @@ def test_checkpoints_by_the_clock_are_by_rank_0_s() -> None:
 
 
 def test_a_clock_may_start_at_zero() -> None:
-    job = job_of(steps=10, eval_every="99epochs")
-    rank = begun(Rules(job))
+    rank = OneRank(job_of(steps=10, eval_every="99epochs"))
     announced = []
-    for step, now in enumerate((0.0, 4.0, 5.0)):
-        exchange = rank.next(events.Computed(0.0, 1.0, 0, now, wished=False, save_interval_s=5.0))
+    for now in (0.0, 4.0, 5.0):
+        rank.go(events.Compute)
+        exchange = rank.tell(events.Computed(0.0, 1.0, 0, now, wished=False, save_interval_s=5.0))
         assert isinstance(exchange, events.Exchange)
         announced.append(exchange.header.save)
-        rank.next(events.Exchanged(Header(step)))
-        if step < 2:
-            rank.next(events.Committed(now))
     assert announced == [0, 0, 3]
 
 

@@ -9,28 +9,74 @@ from typing import Any
 from smlt.core import rank_events as events
 from smlt.core.job import Job
 from smlt.core.protocol import RankProtocol, Rules
-from smlt.core.rank_events import Command, Event
+from smlt.core.rank_events import Command, Event, Standing
 from smlt.core.sampler import Cursor, Schedule
-from smlt.core.sync.header import merge
+from smlt.core.sync.header import Header, merge
 
 
 def job_of(**fields: Any) -> Job:
     return Job.model_validate({"task": "task.py:Task", **fields})
 
 
-def begun(rules: Rules, rank: int = 0, examples: int = 64) -> RankProtocol:
-    """A rank that is about to compute the first step, as if it were alone."""
-    machine = RankProtocol(rank, rules)
-    for event in (
-        events.Begun(),
-        events.Claimed(won=True),
-        events.Built(Schedule.of(rules.job, examples)),
-        events.RoundOpened(),
-        events.Met([events.Standing()]),
-        events.Restored(Cursor()),
-    ):
-        machine.next(event)
-    return machine
+class OneRank:
+    """The machine of one rank, told that all goes well until a test says otherwise.
+
+    Args:
+        job: what is trained.
+        rank: whose machine.
+        rules: of `Rules`, beside the job.
+
+    Attributes:
+        command: what it does now.
+        commands: all it was asked to do.
+        said: what the other ranks say in every exchange: `end` and `save` by the step.
+        metrics: what an evaluation after so many steps gives.
+    """
+
+    def __init__(self, job: Job, rank: int = 0, examples: int = 64, **rules: Any) -> None:
+        self.machine = RankProtocol(rank, Rules(job, **rules))
+        self.job, self.examples = job, examples
+        self.said: dict[int, Header] = {}
+        self.metrics: Callable[[int], dict[str, float]] = lambda step: {"loss": 1.0 / (1 + step)}
+        self.commands: list[Command] = []
+        self.command = self.tell(events.Begun())
+
+    def tell(self, event: Event) -> Command:
+        """What it does now that this has happened."""
+        self.command = self.machine.next(event)
+        self.commands.append(self.command)
+        return self.command
+
+    def go(self, until: type[Command], step: int | None = None) -> OneRank:
+        """All goes well until it is to do such a thing, or such a thing at such a step."""
+        while not isinstance(self.command, until) or (step is not None and step_of(self.command) != step):
+            self.tell(self._outcome(self.command))
+        return self
+
+    def change_round(self, *, has_state: bool = True) -> Standing:
+        """Another round is open: it gives up what is in hand, and comes; returns where it says it stands."""
+        self.tell(events.RoundChanged())
+        self.tell(events.Forgotten(has_state))
+        meet = self.tell(events.RoundOpened())
+        assert isinstance(meet, events.Meet)
+        return meet.standing
+
+    def meet(self, *standings: Standing) -> Command:
+        """All ranks of the round have come, and stand there."""
+        return self.tell(events.Met(standings))
+
+    def course(self) -> list[str]:
+        """What it did since the last round began, like "compute 3"; without exchanges."""
+        last = max(number for number, command in enumerate(self.commands) if isinstance(command, events.Meet))
+        return [_short(command) for command in self.commands[last:] if hasattr(command, "cursor")]
+
+    def _outcome(self, command: Command) -> Event:
+        match command:
+            case events.Meet(standing=standing):
+                return events.Met([standing])
+            case events.Exchange(header=header):
+                return events.Exchanged(merge([header, self.said.get(header.step, Header(header.step))]))
+        return outcome(command, self.job, self.examples, metrics=self.metrics)
 
 
 @dataclass
@@ -105,29 +151,47 @@ class ModelRanks:
     def _outcome(self, rank: int, command: Command) -> Event:
         now = self._now if rank == 0 else 1e6 * rank - self._now
         match command:
-            case events.Claim():
-                return events.Claimed(won=True)
-            case events.Build():
-                return events.Built(Schedule.of(self.job, self.examples))
-            case events.AwaitRound():
-                return events.RoundOpened()
             case events.Restore():
                 return events.Restored(self.cursor, self.best, self.goal)
             case events.Compute(cursor=cursor, take_digest=take):
                 wished = rank in self.wishes and cursor.step >= self.wishes[rank]
-                return events.Computed(
-                    float(rank), 1.0, 77 if take else 0, now, wished, self.save_interval_s / (1 + rank)
-                )
-            case events.Commit():
-                return events.Committed(now)
-            case events.Evaluate(cursor=cursor):
-                return events.Evaluated(self.metrics(cursor.step))
-            case events.KeepBest():
-                return events.BestKept()
-            case events.Save():
-                return events.Saved(now)
-        assert isinstance(command, events.Export)
-        return events.Exported()
+                interval_s = self.save_interval_s / (1 + rank)
+                return events.Computed(float(rank), 1.0, 77 if take else 0, now, wished, interval_s)
+        return outcome(command, self.job, self.examples, now, self.metrics)
+
+
+def outcome(
+    command: Command,
+    job: Job,
+    examples: int = 64,
+    now: float = 0.0,
+    metrics: Callable[[int], dict[str, float]] = lambda step: {"loss": 1.0 / (1 + step)},
+) -> Event:
+    """What comes of a command that does not need the other ranks, where all goes well."""
+    match command:
+        case events.Claim():
+            return events.Claimed(won=True)
+        case events.Build():
+            return events.Built(Schedule.of(job, examples))
+        case events.Restore():
+            return events.Restored(Cursor())
+        case events.Compute(take_digest=take):
+            return events.Computed(0.0, 1.0, 77 if take else 0, now, wished=False)
+        case events.Commit():
+            return events.Committed(now)
+        case events.Evaluate(cursor=cursor):
+            return events.Evaluated(metrics(cursor.step))
+        case events.Save():
+            return events.Saved(now)
+    return events.OUTCOME[type(command)]()
+
+
+def step_of(command: Command) -> int | None:
+    """At which step it is to be done; None where it has none."""
+    if isinstance(command, events.Exchange):
+        return command.header.step
+    cursor: Cursor | None = getattr(command, "cursor", None)
+    return None if cursor is None else cursor.step
 
 
 def _short(command: Command) -> str:
