@@ -1,0 +1,224 @@
+"""The model of a controller's process: what `smlt.core.driver` and `smlt.core.control` do, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from smlt.core import run_events
+from smlt.core.control import RENEW_S
+from smlt.core.driver import BLIND_S
+from smlt.core.errors import CloudError
+from smlt.core.messages import CheckpointDone
+from smlt.core.run_events import Address
+from smlt.simulator.store import Letter
+
+if TYPE_CHECKING:
+    from smlt.simulator.world import World
+
+
+class Pilot:
+    """Drives one controller's machine.
+
+    Args:
+        world: where.
+        epoch: of the control record, which it takes.
+    """
+
+    def __init__(self, world: World, epoch: int) -> None:
+        self.world, self.epoch = world, epoch
+        self.machine = world.controller(world.terms)
+        self.finish: run_events.Finish | None = None
+        self._over = False
+        self.frozen_until_s = -1.0
+        self._renewed_at_s = self._ticked_at_s = world.timeline.now
+        self._refused: list[run_events.LaunchFailed] = []
+        self._expected: dict[Address, int] = {}
+        self._course = world.log_step
+        self._lease_usd = world.scenario.usd_per_function_s * world.lease_s
+        world.store.control = replace(
+            world.store.control, epoch=epoch, beat=0, round=None, wish="", stop_now=False, closed=False
+        )
+
+    def begin(self) -> None:
+        """Take over the run."""
+        world = self.world
+        newest = max(world.store.checkpoints, default=-1)
+        resume_from = "" if newest < 0 else str(newest)
+        self._course = max(self._course, newest)
+        started = run_events.Started(
+            self.now,
+            world.log_generation + 1,
+            resume_from,
+            world.log_step,
+            world.spent_usd(),
+            world.scenario.usd_per_function_s * (world.lease_s + self.machine.stopping_s),
+        )
+        self._handle(started)
+        world.timeline.after(world.timing.look_s, self.look)
+
+    def is_over(self) -> bool:
+        """Whether it drives the run no more."""
+        return self._over
+
+    def crash(self) -> None:
+        """Its process is gone."""
+        self._over = True
+
+    @property
+    def now(self) -> float:
+        """Seconds by this controller's clock."""
+        return self.world.timeline.now
+
+    def look(self) -> None:
+        """Once around the loop."""
+        world = self.world
+        if self.is_over():
+            return
+        blocked_s = max(self.frozen_until_s, world.store.down_until_s) - self.now
+        if blocked_s > 0:
+            world.timeline.after(blocked_s + 0.01, self.look)
+            return
+        if self.now - self._renewed_at_s >= RENEW_S and self.frozen_until_s < 0:
+            self._change()
+            if self.is_over():
+                return
+        self.frozen_until_s = -1.0  # who wakes up finishes what it was about to do before it looks around
+        for event in self._happenings():
+            self._handle(event)
+        if self.is_over():
+            return
+        world.timeline.after(world.timing.look_s, self.look)
+
+    def tell(self, event: run_events.Event) -> None:
+        """What a user asks for."""
+        if not self.is_over() and self.frozen_until_s < 0:
+            self._handle(event)
+
+    def _happenings(self) -> Iterator[run_events.Event]:
+        world, now = self.world, self.now
+        refused, self._refused = self._refused, []
+        yield from refused
+        exits = [each for each in world.platform.exits if each.seen_s <= now]
+        world.platform.exits = [each for each in world.platform.exits if each.seen_s > now]
+        later: list[tuple[float, Letter]] = []
+        inbox = world.store.inboxes.get(self.epoch, [])
+        world.store.inboxes[self.epoch] = later
+        for item in inbox:
+            letter = item[1]
+            expected = self._expected.get(letter.address, 0)
+            if letter.number < expected:
+                continue  # it has been read
+            if item[0] > now or letter.number > expected:
+                later.append(item)
+                continue
+            self._expected[letter.address] = letter.number + 1
+            yield run_events.Beat(now, letter.address, letter.phase, letter.step, letter.awaits, letter.phase_s)
+            if letter.extras:
+                yield from self._events_of(letter, now)
+        for over in exits:
+            if over.address in self._expected:
+                yield run_events.WorkerExited(now, over.address, over.lost, over.detail)
+        yield self._tick(now)
+
+    def _events_of(self, letter: Letter, now: float) -> Iterator[run_events.Event]:
+        extras, address = letter.extras, letter.address
+        assert extras is not None
+        if extras.ready:
+            yield run_events.WorkerReady(now, address, extras.ready)
+        if extras.steps:
+            yield run_events.StepsDone(address, extras.steps)
+        for evaluation in extras.evaluations:
+            yield run_events.EvaluationDone(evaluation)
+        for step, seconds in extras.checkpoints:
+            yield run_events.Checkpointed(CheckpointDone(step, 1, seconds), str(step))
+        if extras.failure:
+            yield run_events.WorkerFailed(now, address, extras.failure)
+        if extras.left:
+            yield run_events.WorkerLeft(now, address, extras.left)
+
+    def _tick(self, now: float) -> run_events.Tick:
+        world = self.world
+        blind, self._ticked_at_s = now - self._ticked_at_s > max(BLIND_S, 4 * world.timing.look_s), now
+        stopping_s = self.machine.stopping_s
+        rate = world.scenario.usd_per_function_s
+        spent_usd, launched = world.spent_usd(), world.platform.launched
+        world.invariants.money(spent_usd + launched * self._lease_usd)
+        worker_usd = rate * (world.lease_s + stopping_s)
+        return run_events.Tick(now, spent_usd + launched * worker_usd, worker_usd, blind)
+
+    def _handle(self, event: run_events.Event) -> None:
+        world = self.world
+        if self.is_over():
+            return
+        if world.trace is not None:
+            world.trace.told(self.epoch, event)
+        for command in self.machine.handle(event):
+            if world.trace is not None:
+                world.trace.commanded(self.epoch, command)
+            self._perform(command)
+            if self.is_over():
+                return
+
+    def _perform(self, command: run_events.Command) -> None:
+        world = self.world
+        match command:
+            case run_events.Record(kind=kind, data=data):
+                self._record(kind, data)
+            case run_events.Launch(address=address, workers=workers):
+                self._launch(address, workers)
+            case run_events.OpenRound(round=opened):
+                before = world.store.control.round
+                goes_on = before is not None and before.generation == opened.generation
+                wish = world.store.control.wish if goes_on else ""
+                world.channel.forget_before((opened.generation, opened.number))
+                self._change(round=opened, wish=wish)
+            case run_events.Wish(reason=reason):
+                self._change(wish=reason)
+            case run_events.StopWorkers():
+                self._change(stop_now=True)
+            case run_events.Kill(address=address):
+                world.platform.stop(address)
+            case run_events.KillWorkers():
+                for address in self._expected:
+                    world.platform.stop(address)
+            case run_events.Finish():
+                self._end(command)
+
+    def _record(self, kind: str, data: dict[str, Any]) -> None:
+        world = self.world
+        if kind == "launched":
+            world.log_generation = max(world.log_generation, data["generation"])
+        elif kind == "steps":
+            steps = [item["step"] for item in data["items"]]
+            world.invariants.steps_recorded(data["generation"], steps, self._course)
+            self._course = world.log_step = steps[-1] + 1
+
+    def _launch(self, address: Address, workers: int) -> None:
+        world = self.world
+        world.invariants.launching(address, self.epoch)
+        self._expected.setdefault(address, 0)
+        world.invariants.money(world.spent_usd() + (world.platform.launched + 1) * self._lease_usd)
+        try:
+            world.platform.launch(address, workers, self.epoch)
+        except CloudError as error:
+            self._refused.append(run_events.LaunchFailed(self.now, address, error.message))
+
+    def _change(self, **fields: Any) -> None:
+        """Replace parts of the control record, unless another controller has taken over."""
+        store = self.world.store
+        if store.control.epoch != self.epoch:
+            self._over = True
+            return
+        store.control = replace(store.control, beat=store.control.beat + 1, **fields)
+        self._renewed_at_s = self.now
+
+    def _end(self, finish: run_events.Finish) -> None:
+        world = self.world
+        world.invariants.finished(finish)
+        self.finish = finish
+        self._change(closed=True)
+        self._over = True
+        for address in self._expected:
+            world.platform.stop(address)

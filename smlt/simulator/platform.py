@@ -1,0 +1,123 @@
+"""The model of a cloud that runs functions: starts, refusals, retries of its own, the time limit, and the bill."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from smlt.core.errors import CloudError
+from smlt.core.run_events import Address
+from smlt.simulator.process import Process
+
+if TYPE_CHECKING:
+    from smlt.simulator.world import World
+
+
+class Exit(NamedTuple):
+    """A function is over, as the platform tells it from `seen_s` on."""
+
+    seen_s: float
+    address: Address
+    lost: bool
+    detail: str
+
+
+class Platform:
+    """Runs processes.
+
+    Attributes:
+        processes: that are there, by uuid.
+        exits: not told yet.
+        refuses_until_s, throttle: until then no function is started; no more than so many a second.
+        launched: functions that are there, without retries of the platform's own.
+        launched_by: the same by the epoch of the controller.
+        never_ready: so many of the next functions hang before they are READY.
+        retries: so many of the next functions are started twice.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.processes: dict[str, Process] = {}
+        self.handles: dict[Address, str] = {}
+        self.exits: list[Exit] = []
+        self.refuses_until_s = -1.0
+        self.throttles_until_s = -1.0
+        self.throttle = 0
+        self._second, self._in_second = -1, 0
+        self.never_ready = 0
+        self.retries = 0
+        self._started = 0
+        self.launched = 0
+        self.launched_by: Counter[int] = Counter()
+        self._seconds = 0.0
+
+    def launch(self, address: Address, workers: int, epoch: int) -> None:
+        """Start a function.
+
+        Raises:
+            CloudError: it is refused.
+        """
+        world, now = self._world, self._world.timeline.now
+        if now < self.refuses_until_s:
+            raise CloudError("the platform does not answer")
+        if now < self.throttles_until_s:
+            if int(now) != self._second:
+                self._second, self._in_second = int(now), 0
+            self._in_second += 1
+            if self._in_second > self.throttle:
+                raise CloudError("429: too many requests")
+        uuid = self._new(address, workers, epoch, world.draw(world.timing.start_s))
+        self.handles[address] = uuid
+        self.launched += 1
+        self.launched_by[epoch] += 1
+        if self.retries > 0:
+            self.retries -= 1
+            self._new(address, workers, epoch, world.draw(world.timing.start_s) * world.rng.choice((0.5, 1.0, 3.0)))
+
+    def _new(self, address: Address, workers: int, epoch: int, start_s: float) -> str:
+        world, timeline = self._world, self._world.timeline
+        self._started += 1
+        uuid = f"{address.generation}.{address.rank}.{address.incarnation}#{self._started}"
+        process = Process(world, world.machine(address.rank), address, workers, uuid, epoch)
+        process.courier.heard_at_s += start_s
+        self.processes[uuid] = process
+        self._seconds -= timeline.now
+        if self.never_ready > 0:
+            self.never_ready -= 1
+            process.is_hung = True
+        timeline.after(start_s, process.resume, 0, process.begin)
+        if world.scenario.time_limit_s is not None:
+            timeline.after(world.scenario.time_limit_s, self.expire, process)
+        return uuid
+
+    def expire(self, process: Process) -> None:
+        """The time limit ends a function."""
+        process.exit("time limit", lost=True)
+
+    def stop(self, address: Address) -> None:
+        """End the function that was launched as this, if it is still there; a retry of the platform's own is not."""
+        process = self.running(address)
+        if process:
+            process.kill_asked = True
+            if self._world.scenario.can_kill:
+                process.exit("stopped", lost=True)
+
+    def ended(self, process: Process, detail: str, *, lost: bool) -> None:
+        """A process is over."""
+        world, now = self._world, self._world.timeline.now
+        process.exited_at_s = now
+        del self.processes[process.uuid]
+        self._seconds += now
+        world.gone(process)
+        if self.handles.get(process.address) == process.uuid:
+            self.launched -= 1
+            self.launched_by[process.epoch] -= 1
+            self.exits.append(Exit(now + world.timing.detect_s, process.address, lost, detail))
+
+    def running(self, address: Address) -> Process | None:
+        """The function that was launched as this, if it is there; not a retry of the platform's own."""
+        return self.processes.get(self.handles.get(address, ""))
+
+    def function_s(self) -> float:
+        """Seconds of all functions so far, from launch to end."""
+        return self._seconds + self._world.timeline.now * len(self.processes)

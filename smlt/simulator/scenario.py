@@ -1,0 +1,254 @@
+"""What one simulated run is: its size, its times, its limits and its faults; all of it drawn from a seed, or given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from smlt.core.errors import ConfigError, nearest
+
+POINTS = (
+    "claim",
+    "build",
+    "ready",
+    "meet",
+    "restore",
+    "fetch",
+    "serve",
+    "compute",
+    "contributed",
+    "reduced",
+    "commit",
+    "evaluate",
+    "save",
+    "manifest",
+    "export",
+    "leave",
+    "parted",
+)
+"""Named places of the protocol at which a fault can strike a rank."""
+
+STEP_POINTS = frozenset({"compute", "contributed", "reduced", "commit"})
+"""Those inside a step."""
+
+PROCESS_FAULTS = ("kill", "hang", "freeze", "slow", "skew", "late_mail", "doubled_mail", "lost_mail", "deaf", "unplug")
+"""Kinds that strike one process."""
+WORLD_FAULTS = (
+    "retry",
+    "never_ready",
+    "store_down",
+    "store_errors",
+    "channel_restart",
+    "launch_failure",
+    "throttle",
+    "controller_crash",
+    "two_controllers",
+    "massacre",
+)
+"""Kinds that strike something that is shared."""
+WISHES = ("scale", "cancel")
+"""Not faults, but what users do meanwhile."""
+KINDS = PROCESS_FAULTS + WORLD_FAULTS + WISHES
+"""Everything that can be asked for."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        kind: one of `KINDS`.
+        at_s: when; a fault with a `point` waits from then on for a process to come there.
+        rank: whose, modulo the number of ranks.
+        point: one of `POINTS`; empty for "at once".
+        step: a fault with a `point` strikes at this step or later.
+        seconds: how long it lasts.
+        factor: how many times slower; how many functions; how far a clock is off.
+    """
+
+    kind: str
+    at_s: float = 0.0
+    rank: int = 0
+    point: str = ""
+    step: int = 0
+    seconds: float = 0.0
+    factor: float = 1.0
+
+    def __str__(self) -> str:
+        where = f" at {self.point!r} from step {self.step}" if self.point else ""
+        size = f"{self.seconds:.1f} s, factor {self.factor:.1f}"
+        return f"{self.kind} from {self.at_s:.1f} s, rank {self.rank}{where}, {size}"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long things take, in seconds; each is drawn anew around its value.
+
+    Attributes:
+        start_s, build_s: until a launched function runs; until it has built its task.
+        step_s, exchange_s: forward and backward; from the last contribution to the sums.
+        save_s, load_s, evaluate_s: one rank's part of the state; all of it; one evaluation.
+        store_s, channel_s: one request.
+        beat_s, look_s: between two beats of a worker; between two looks of the controller.
+        detect_s: until the platform tells that a function is over.
+        spread: standard deviation of the logarithm of what is drawn.
+    """
+
+    start_s: float = 2.0
+    build_s: float = 1.5
+    step_s: float = 1.0
+    exchange_s: float = 0.1
+    save_s: float = 0.5
+    load_s: float = 0.4
+    evaluate_s: float = 0.5
+    store_s: float = 0.02
+    channel_s: float = 0.005
+    beat_s: float = 1.0
+    look_s: float = 0.5
+    detect_s: float = 0.3
+    spread: float = 0.1
+
+    @classmethod
+    def of(cls, workers: int) -> Timing:
+        """Times for so many workers: the more they are, the more seldom they report."""
+        beat_s = 1.0 if workers < 50 else 2.0 if workers < 300 else 5.0
+        return cls(beat_s=beat_s, look_s=beat_s / 2)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One simulated run.
+
+    Attributes:
+        seed: of all that is drawn while it runs.
+        workers, max_workers: functions of the first generation; that may live at once.
+        steps: of the job.
+        faults: what goes wrong.
+        timing: how long things take.
+        time_limit_s, budget_usd, deadline_s: limits; None for none.
+        usd_per_function_s: what a function costs a second.
+        exchange_every, has_private: as in `smlt.core.protocol.Rules`.
+        eval_every, save_every: steps between evaluations and between checkpoints; 0 for by time.
+        save_interval_s: the time.
+        successor_s: a crashed controller has a successor after so many seconds.
+        can_kill: whether the platform can end a function; otherwise a function ends by itself or at its time limit.
+    """
+
+    seed: int
+    workers: int
+    steps: int
+    max_workers: int = 0
+    faults: tuple[Fault, ...] = ()
+    timing: Timing = field(default_factory=Timing)
+    time_limit_s: float | None = None
+    budget_usd: float | None = None
+    deadline_s: float | None = None
+    usd_per_function_s: float = 1e-4
+    exchange_every: int = 1
+    has_private: bool = False
+    eval_every: int = 10
+    save_every: int = 0
+    save_interval_s: float = 10.0
+    successor_s: float = 6.0
+    can_kill: bool = True
+
+    @classmethod
+    def random(
+        cls,
+        seed: int,
+        *,
+        workers: int | None = None,
+        steps: int | None = None,
+        kinds: Sequence[str] = KINDS,
+        time_limit_s: float | None = None,
+        budget_usd: float | None = None,
+    ) -> Scenario:
+        """A run drawn from a seed.
+
+        Args:
+            seed: of everything.
+            workers: how many; drawn from 1 to 1000, as many below 32 as above, where not given.
+            steps: how many; the fewer the more workers there are, where not given.
+            kinds: of faults, of which some are drawn.
+            time_limit_s, budget_usd: limits; drawn for some runs where not given.
+        """
+        rng = Random(seed)
+        size = workers or round(math.exp(rng.uniform(0.0, math.log(1000.0))))
+        length = steps or max(8, round(rng.uniform(25, 60) / size**0.25))
+        private = rng.random() < 0.25
+        scenario = cls(
+            seed=seed,
+            workers=size,
+            steps=length,
+            max_workers=rng.choice((size, 2 * size, 3 * size)),
+            timing=Timing.of(size),
+            has_private=private,
+            exchange_every=rng.choice((1, 2, 4)) if private else 1,
+            eval_every=rng.choice((3, 7, 1000)),
+            save_every=rng.choice((0, 0, 4)),
+            can_kill=rng.random() < 0.7,
+        )
+        scenario = replace(scenario, time_limit_s=time_limit_s, budget_usd=budget_usd)
+        likely_s = scenario.least_s
+        if time_limit_s is None and "time_limit" in kinds and rng.random() < 0.3:
+            scenario = replace(scenario, time_limit_s=rng.uniform(25.0, 25.0 + likely_s))
+        if budget_usd is None and "budget" in kinds and rng.random() < 0.3:
+            enough = size * likely_s * scenario.usd_per_function_s
+            scenario = replace(scenario, budget_usd=enough * rng.uniform(0.2, 2.0))
+        if "deadline" in kinds and rng.random() < 0.1:
+            scenario = replace(scenario, deadline_s=likely_s * rng.uniform(0.5, 1.5))
+        chosen = [kind for kind in kinds if kind in KINDS]
+        count = min(6, int(rng.expovariate(0.5))) if chosen else 0
+        faults = tuple(_drawn(rng, rng.choice(chosen), scenario) for _ in range(count))
+        return replace(scenario, faults=faults)
+
+    @property
+    def least_s(self) -> float:
+        """About how long it takes when nothing goes wrong."""
+        timing = self.timing
+        return timing.start_s + timing.build_s + self.steps * (timing.step_s + timing.exchange_s) * 1.3 + 5.0
+
+    @property
+    def bound_s(self) -> float:
+        """By then it must have ended, whatever goes wrong."""
+        lasting = sum(fault.seconds for fault in self.faults)
+        return 20 * self.least_s + 200.0 * (2 + len(self.faults)) + 10 * lasting
+
+
+def _drawn(rng: Random, kind: str, scenario: Scenario) -> Fault:
+    point = rng.choice(POINTS) if kind in ("kill", "hang", "freeze") and rng.random() < 0.7 else ""
+    return Fault(
+        kind,
+        at_s=rng.uniform(0.0, scenario.least_s),
+        rank=rng.randrange(scenario.workers) if rng.random() < 0.7 else 0,
+        point=point,
+        step=rng.randrange(scenario.steps) if point else 0,
+        seconds=_lasting(rng, kind, scenario),
+        factor=rng.uniform(1.5, 30.0),
+    )
+
+
+def _lasting(rng: Random, kind: str, scenario: Scenario) -> float:
+    silence_s = max(5.0, 5 * scenario.timing.beat_s)
+    return rng.choice((0.2, 0.7, 1.5, 4.0)) * silence_s * rng.uniform(0.5, 1.5)
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """Kinds of faults from "kill,hang"; "all" and "none" are words, too.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    limits = ("time_limit", "budget", "deadline")
+    known = (*KINDS, *limits)
+    kinds: list[str] = []
+    for name in (part.strip().replace("-", "_") for part in text.split(",")):
+        if name == "all":
+            kinds += known
+        elif name not in ("", "none"):
+            if name not in known:
+                raise ConfigError(f"no such kind of fault: {name!r}", nearest(name, list(known)))
+            kinds.append(name)
+    return tuple(dict.fromkeys(kinds))

@@ -1,0 +1,109 @@
+"""The model of the run's object store: claims, the control record, mail and checkpoints, and its bad times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple
+
+from smlt.core.messages import Control, Evaluation, Failure, Left, Ready, StepRecord
+from smlt.core.run_events import Address
+from smlt.core.sampler import Cursor
+from smlt.simulator.timeline import Timeline
+
+PATIENCE_S = 90.0
+"""A request that has been tried for so long has failed."""
+
+KEPT = 2
+"""Checkpoints that are kept."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a mail brings beside its beat."""
+
+    ready: Ready | None = None
+    steps: tuple[StepRecord, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    checkpoints: tuple[tuple[int, float], ...] = ()
+    failure: Failure | None = None
+    left: Left | None = None
+
+
+class Letter(NamedTuple):
+    """One mail."""
+
+    address: Address
+    number: int
+    phase: str
+    step: int
+    awaits: int
+    phase_s: float
+    extras: Extras | None
+
+
+class Kept(NamedTuple):
+    """A complete checkpoint: where it is, the SHARED state, the best value so far, and why nothing is left to do."""
+
+    cursor: Cursor
+    state: int
+    best: float | None
+    goal: str
+
+
+class ModelStore:
+    """What all processes and controllers share.
+
+    Args:
+        timeline: virtual time.
+        rng: source of chance.
+        latency_s: of a request.
+    """
+
+    def __init__(self, timeline: Timeline, rng: Random, latency_s: float) -> None:
+        self._timeline, self._rng, self._latency_s = timeline, rng, latency_s
+        self.claims: dict[Address, str] = {}
+        self.control = Control(epoch=0)
+        self.inboxes: dict[int, list[tuple[float, Letter]]] = {}
+        self.checkpoints: dict[int, Kept] = {}
+        self.down_until_s = -1.0
+        self.errors_until_s = -1.0
+
+    @property
+    def is_down(self) -> bool:
+        """Whether no request is answered now."""
+        return self._timeline.now < self.down_until_s
+
+    @property
+    def fails_now(self) -> bool:
+        """Whether a single try of a request fails."""
+        now = self._timeline.now
+        return now < self.down_until_s or (now < self.errors_until_s and self._rng.random() < 0.3)
+
+    def request_s(self) -> float:
+        """How long a request takes that is tried again until it is answered; more than `PATIENCE_S` if it never is."""
+        taken_s = self._latency_s * (0.5 + self._rng.random())
+        now = self._timeline.now
+        if now < self.down_until_s:
+            taken_s += self.down_until_s - now
+        elif now < self.errors_until_s:
+            while self._rng.random() < 0.3:
+                taken_s += 2 * self._latency_s
+        return taken_s
+
+    def claim(self, address: Address, uuid: str) -> bool:
+        """Whether this process is the one incarnation."""
+        return self.claims.setdefault(address, uuid) == uuid
+
+    def post(self, epoch: int, letter: Letter, delay_s: float) -> None:
+        """A mail to the controller that launched its sender, to be seen in so many seconds."""
+        self.inboxes.setdefault(epoch, []).append((self._timeline.now + delay_s, letter))
+
+    def keep(self, kept: Kept) -> Kept:
+        """Write a manifest, if there is none for its step yet; returns the one that is there."""
+        return self.checkpoints.setdefault(kept.cursor.step, kept)
+
+    def prune(self, newest: int) -> None:
+        """As `smlt.core.checkpoint.prune`: all but the last ones up to `newest`."""
+        kept = sorted(step for step in self.checkpoints if step <= newest)[-KEPT:]
+        self.checkpoints = {step: self.checkpoints[step] for step in kept}
