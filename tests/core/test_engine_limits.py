@@ -14,11 +14,11 @@ def test_functions_that_may_not_live_as_long_as_the_run_hand_over(undisturbed: S
     )
     assert (summary.status, summary.steps) == ("succeeded", STEPS)
     assert summary.handovers >= 1
-    assert summary.generations == summary.handovers + 1
+    assert len(summary.handover_stall_seconds) == summary.handovers < summary.generations
     assert runs.steps() == list(range(STEPS))
     assert summary.state_sha256 == undisturbed.state_sha256
     assert summary.weights_sha256 == undisturbed.weights_sha256
-    assert {event.data["reason"] for event in runs.events if event.kind == "wish"} == {"time limit"}
+    assert {event.data["reason"] for event in runs.events if event.kind == "wish"} <= {"hand over", "time limit"}
 
 
 def test_a_deadline_stops_a_run_which_goes_on_with_a_later_one(undisturbed: Summary, runs: Runs) -> None:

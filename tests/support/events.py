@@ -18,7 +18,7 @@ TERMS = Terms(
 )  # fmt: skip
 FAILURE = Failure("TaskError", "it broke", "mend it", "Traceback …")
 PASSING = Failure("ChannelError", "the channel closed", "", "Traceback …")
-TOTAL_STEPS = 1000
+TOTAL_STEPS = 100_000
 
 
 class Desk:
@@ -70,9 +70,10 @@ class Desk:
             run_events.Started(self.now, generation, resume_from, step, self.usd, self.worker_usd)
         )  # fmt: skip
 
-    def run(self) -> list[Command]:
-        """Start, and let all ranks be ready."""
+    def run(self, start_s: float = 0.0) -> list[Command]:
+        """Start, and let all ranks be ready after so long."""
         self.start()
+        self.now += start_s
         return self.all_ready()
 
     def ready(self, rank: int, *, generation: int | None = None, after_round: int = -1) -> list[Command]:
@@ -102,12 +103,15 @@ class Desk:
     def evaluated(self, step: int, seconds: float = 0.2) -> list[Command]:
         return self.tell(run_events.EvaluationDone(Evaluation(step, 0, {"mse": 0.1}, seconds)))
 
-    def checkpointed(self, step: int, seconds: float = 0.1) -> list[Command]:
+    def checkpointed(self, step: int, seconds: float = 0.1, at: Address | None = None) -> list[Command]:
         done = CheckpointDone(step, 100, seconds)
-        return self.tell(run_events.Checkpointed(done, f"checkpoints/{step}/manifest"))
+        return self.tell(run_events.Checkpointed(done, f"checkpoints/{step}/manifest", at or self.address(0)))
 
-    def left(self, rank: int, reason: str, step: int = 0, *, generation: int | None = None) -> list[Command]:
-        return self.tell(run_events.WorkerLeft(self.now, self.address(rank, generation), Left(reason, step)))
+    def left(
+        self, rank: int, reason: str, step: int = 0, *, generation: int | None = None, round_number: int = -1
+    ) -> list[Command]:
+        left = Left(reason, step, round=round_number)
+        return self.tell(run_events.WorkerLeft(self.now, self.address(rank, generation), left))
 
     def all_leave(self, reason: str, step: int = 0) -> list[Command]:
         generation = self.generation
