@@ -85,29 +85,34 @@ class Courses:
             self._undisturbed[job] = summary
         return self._undisturbed[job]
 
-    def disturbed(self, job: Job, *chaos: str, **settings: Any) -> Summary:
+    def disturbed(
+        self, job: Job, *chaos: str, name: str | None = None, all_happen: bool = True, **settings: Any
+    ) -> Summary:
         """What the job comes to with faults, and settings that change nothing; its bits are those of the undisturbed.
 
         Args:
             job: what to train.
-            chaos: rules; each of them has taken effect.
+            chaos: rules.
+            name: of a run that was begun elsewhere.
+            all_happen: whether each of the rules must have taken effect.
             settings: "__" in a name stands for a dot.
         """
         plain = {name.replace("__", "."): value for name, value in settings.items()}
-        summary = self.run(job, {"backend.chaos": list(chaos), **plain})
+        summary = self.run(job, {"backend.chaos": list(chaos), **plain}, name)
         undisturbed = self.undisturbed(job)
         assert (summary.weights_sha256, summary.state_sha256) == (
             undisturbed.weights_sha256,
             undisturbed.state_sha256,
         ), self.course(summary.run)
         assert summary.metrics == undisturbed.metrics
-        self._check_faults(summary.run, chaos)
+        if all_happen:
+            self._check_faults(summary.run, chaos)
         return summary
 
-    def run(self, job: Job, settings: dict[str, Any] | None = None) -> Summary:
+    def run(self, job: Job, settings: dict[str, Any] | None = None, name: str | None = None) -> Summary:
         """Train to the end; every step was committed, and nothing is left of the functions."""
         self._runs += 1
-        name = f"run{self._runs}"
+        name = name or f"run{self._runs}"
         before = {process.pid for process in psutil.Process().children(recursive=True)}
         summary = run(RunRequest(job.spec(name, settings or {}), self.folder, TASKS.parent), self.registry)
         assert summary.status == "succeeded", (summary.error, self.course(name))
