@@ -41,6 +41,7 @@ class Watch:
     _saving_s: float = 0.0
     _starts_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STARTS))
     _blind_until: float = float("-inf")
+    _round_since: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def start_s(self) -> float:
@@ -88,6 +89,8 @@ class Watch:
 
     def lost(self, generation: Generation, now: float) -> Iterator[tuple[Member, str]]:
         """Members that must be given up, and why."""
+        if self._round_since.get(generation.number, (-1,))[0] != generation.round:
+            self._round_since[generation.number] = (generation.round, now)
         here = [member for member in generation.here if not member.left]
         busy = [member for member in here if not member.is_waiting]
         for member in here:
@@ -99,10 +102,12 @@ class Watch:
             elif generation.leaving_since is not None:
                 if self._since(generation.leaving_since, now) > self._slow_limit(self._saving_s):
                     yield member, "it has not left although others have"
-            elif busy == [member] and generation.is_open and member.ready and member.beat:
+            elif member in busy and generation.is_open and member.ready and member.beat:
                 phase = member.beat.phase
-                if phase != "ready" and self._age(member, now) > self._limit(phase, member):
+                if len(busy) == 1 and self._is_stuck(member, now):
                     yield member, f"it is stuck in {phase!r} while all others wait"
+                elif len(busy) > 1 and all(self._is_stuck(each, now, self._limit("waiting", each)) for each in busy):
+                    yield member, f"it is stuck in {phase!r}, and {len(busy) - 1} others are stuck too"
 
     def is_stalled(self, generation: Generation, now: float) -> bool:
         """Whether all ranks wait for each other, for longer than anything takes."""
@@ -112,6 +117,16 @@ class Watch:
             member.is_waiting and self._age(member, now) > self._limit("waiting", member)
             for member in generation.members
         )
+
+    def _is_stuck(self, member: Member, now: float, grace_s: float = 0.0) -> bool:
+        """Whether it has been in its phase for longer than that may take, and than the grace."""
+        if member.beat is None:
+            return False
+        age_s = self._age(member, now)
+        if member.beat.phase == "ready":  # that began before the round did, which it has not come to
+            number, since = self._round_since.get(member.address.generation, (-1, now))
+            age_s = min(age_s, self._since(since, now)) if member.round == number else 0.0
+        return age_s > self._limit(member.beat.phase, member) + grace_s
 
     def _since(self, then: float, now: float) -> float:
         """Seconds from `then` to now in which one could have heard something."""
@@ -132,7 +147,7 @@ class Watch:
                 return self._slow_limit(self._saving_s)
             case "waiting":
                 return 2 * max(self.terms.stuck_s, PATIENCE * step_s) + self.terms.slow_phase_s
-        if not member.has_stepped:
+        if not member.has_stepped and phase != "ready":
             if not self._first_step_s:
                 return self.terms.start_deadline_s  # it may compile
             step_s = self._first_step_s

@@ -328,6 +328,32 @@ def test_a_rank_is_no_suspect_as_long_as_another_is_busy_too() -> None:
     assert desk.tick() == []
 
 
+def test_ranks_that_are_stuck_together_are_lost_in_the_end() -> None:
+    desk = running(workers=3, stuck_s=5.0, slow_phase_s=60.0)
+    desk.now += 75.1
+    desk.beat(0, "computing", 75.1)
+    desk.beat(1, "computing", 75.1)
+    desk.beat(2, "waiting for sum", 75.1)
+    assert [command for command in desk.tick() if isinstance(command, Kill)] == [
+        Kill(Address(1, 0)),
+        Kill(Address(1, 1)),
+    ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_rank_that_does_not_come_to_the_round_is_stuck(workers: int) -> None:
+    """It was READY long before; what counts is since when the round is open."""
+    desk = Desk(workers=workers, stuck_s=5.0)
+    desk.run()
+    desk.tick()
+    for seconds, told in ((5.0, []), (0.1, [Kill(Address(1, 0)), relaunch(1, 0, 1, workers)])):
+        desk.now += seconds
+        desk.beat(0, "ready", 1000.0)
+        for rank in range(1, workers):
+            desk.beat(rank, "waiting for hello", 1.0)
+        assert desk.tick() == told
+
+
 def test_slow_steps_are_given_more_time() -> None:
     desk = running()
     desk.steps(3, rank=1, seconds=10.0)
