@@ -36,8 +36,8 @@ POINTS = {
     "committed": "after the commit",
     "evaluating": "it has evaluated its share and has not told",
     "saving": "its part of a checkpoint is written",
-    "manifest": "all parts of a checkpoint are written, the manifest is not",
-    "saved": "the manifest is written and nobody told",
+    "manifest": "what it writes of a checkpoint is written, and on rank 0 all; the manifest is not",
+    "saved": "the manifest is written and nobody told; on rank 0",
     "exporting": "as rank 0 writes the model",
     "leaving": "it has nothing left to do but to say so",
 }
@@ -77,7 +77,7 @@ class Fault:
         step: this one or, if the place is not reached then, the first later one at which it is.
         at: one of `POINTS`.
         generation: None for any.
-        incarnation: which launch of the rank; of `controller_exit`, which session of the run, from 0.
+        incarnation: which launch of the rank; of `controller_exit`, which session of the run, from 0; None for any.
         seconds: how long it is frozen, or how much slower it is.
         factor: how many times as long computing takes.
     """
@@ -87,7 +87,7 @@ class Fault:
     step: int = 0
     at: str = "computing"
     generation: int | None = None
-    incarnation: int = 0
+    incarnation: int | None = 0
     seconds: float = 0.0
     factor: float = 1.0
 
@@ -142,6 +142,10 @@ def _whole_number(text: str, key: str, value: str) -> int:
     return int(value)
 
 
+def _number_or_any(text: str, key: str, value: str) -> int | None:
+    return None if value == "any" else _whole_number(text, key, value)
+
+
 def _duration(text: str, key: str, value: str) -> float:
     try:
         return parse_duration_s(value)
@@ -166,10 +170,10 @@ def _point(text: str, key: str, value: str) -> str:
 
 
 _READ: dict[str, Callable[[str, str, str], Any]] = {
-    "rank": _whole_number,
+    "rank": _number_or_any,
     "step": _whole_number,
-    "generation": _whole_number,
-    "incarnation": _whole_number,
+    "generation": _number_or_any,
+    "incarnation": _number_or_any,
     "seconds": _duration,
     "factor": _factor,
     "at": _point,
@@ -226,7 +230,7 @@ class FaultPoints:
             and step >= fault.step
             and fault.rank in (None, self.rank)
             and fault.generation in (None, self.generation)
-            and fault.incarnation == self.incarnation
+            and fault.incarnation in (None, self.incarnation)
         )
 
     def _slow_down(self, number: int, fault: Fault) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +19,38 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from smlt.core import layout, wire
-from smlt.core.errors import AlreadyExists, CorruptObject, NotFound, ProtocolError, StorageError
+from smlt.core.errors import AlreadyExists, Conflict, CorruptObject, NotFound, ProtocolError, StorageError
 from smlt.core.sampler import Cursor
-from smlt.core.storage import ObjectStore
+from smlt.core.storage import Buffer, ObjectStore
 from smlt.core.task import Array, State
+from smlt.core.tensor_file import views_of
+
+MANIFEST_TRIES = 8
+"""Each time another writer was faster."""
+
+
+@dataclass(frozen=True, order=True)
+class Attempt:
+    """A round's try to save; of two, the one of the later round counts, whatever a frozen process still does.
+
+    Attributes:
+        generation, round: which round.
+        step: where training goes on.
+    """
+
+    generation: int
+    round: int
+    step: int
+
+    @property
+    def folder(self) -> str:
+        """Where its parts are."""
+        return layout.attempt(self.step, self.generation, self.round)
+
+    @property
+    def by(self) -> tuple[int, int]:
+        """Which round's."""
+        return self.generation, self.round
 
 
 @dataclass(frozen=True)
@@ -59,6 +90,7 @@ class Manifest:
         best: the best value of `[job].keep_best` so far.
         goal: "target" where training ended at this checkpoint before its schedule did; empty otherwise.
         private: PRIVATE states, by rank; empty where ranks have none.
+        generation, round: who wrote it.
     """
 
     cursor: Cursor
@@ -68,14 +100,8 @@ class Manifest:
     best: float | None = None
     goal: str = ""
     private: tuple[PrivatePart, ...] = ()
-
-    @classmethod
-    def of(
-        cls, cursor: Cursor, written: Sequence[Written], extra: dict[str, Any], best: float | None, goal: str
-    ) -> Manifest:
-        """The manifest of what all ranks wrote, in rank order."""
-        private = tuple(each.private for each in written if each.private)
-        return cls(cursor, len(written), tuple(each.shared for each in written), extra, best, goal, private)
+    generation: int = 0
+    round: int = 0
 
     @property
     def all_parts(self) -> tuple[Part, ...]:
@@ -90,52 +116,62 @@ class Manifest:
 
 def names_of_part(arrays: Mapping[str, Array], rank: int, world_size: int) -> list[str]:
     """The arrays that one rank writes: the largest first, each to the rank that has the least; the same everywhere."""
-    loads = [0] * world_size
+    loads = [(0, owner) for owner in range(world_size)]
     mine = []
     for name in sorted(arrays, key=lambda item: (-arrays[item].nbytes, item)):
-        target = min(range(world_size), key=lambda owner: (loads[owner], owner))
-        loads[target] += arrays[name].nbytes
-        if target == rank:
+        load, owner = loads[0]
+        heapq.heapreplace(loads, (load + arrays[name].nbytes, owner))
+        if owner == rank:
             mine.append(name)
     return sorted(mine)
 
 
-def write_own(
-    store: ObjectStore, shared: State, private: State | None, step: int, rank: int, world_size: int
-) -> Written:
-    """Write this rank's share of the SHARED state, and all of its PRIVATE state."""
-    names = names_of_part(shared.arrays, rank, world_size)
-    part = _write_part(store, layout.part(step, rank), {name: shared.arrays[name] for name in names})
-    if private is None:
-        return Written(part)
-    own = _write_part(store, layout.private_part(step, rank), private.arrays)
-    return Written(part, PrivatePart(own, private.extra))
-
-
-def _write_part(store: ObjectStore, key: str, arrays: Mapping[str, Array]) -> Part:
-    data = packed_arrays(arrays)
+def write_part(store: ObjectStore, key: str, data: Buffer) -> Part:
+    """Write one part."""
     store.put(key, data)
-    return Part(key, len(data), hashlib.sha256(data).hexdigest())
+    return Part(key, memoryview(data).nbytes, hashlib.sha256(data).hexdigest())
 
 
 def write_manifest(store: ObjectStore, manifest: Manifest) -> None:
     """Make a checkpoint valid.
 
-    Another rank may have done so already, with the same content. Another content is that of a checkpoint which was
-    passed over as damaged, and whose parts have been overwritten by now.
+    One that is there already is replaced if a round before wrote it, and the run has come to its step again: it could
+    not be read whole then. A later round's stays.
+
+    Raises:
+        StorageError: others write this manifest all the time.
     """
     key, data = layout.manifest(manifest.cursor.step), wire.pack(manifest)
+    for _ in range(MANIFEST_TRIES):
+        try:
+            store.put_if_absent(key, data)
+            return
+        except AlreadyExists:
+            pass
+        with suppress(NotFound, Conflict):  # another one was faster
+            there, version = store.get_versioned(key)
+            if there != data and _is_before(there, manifest):
+                store.compare_and_swap(key, data, version)
+            return
+    raise StorageError(f"{key} is written by others again and again", "is one program training this run?")
+
+
+def _is_before(data: bytes, manifest: Manifest) -> bool:
     try:
-        store.put_if_absent(key, data)
-    except AlreadyExists:
-        if store.get(key) != data:
-            store.put(key, data)
+        there = wire.unpack(data, Manifest)
+    except ProtocolError:
+        return True
+    return (there.generation, there.round) <= (manifest.generation, manifest.round)
 
 
 def valid_steps(store: ObjectStore) -> list[int]:
     """Steps that have a manifest, ascending."""
-    keys = (info.key for info in store.list(layout.CHECKPOINTS))
-    return sorted(int(key.split("/")[1]) for key in keys if key.endswith("/" + layout.MANIFEST))
+    return sorted(_manifests(info.key for info in store.list(layout.CHECKPOINTS)))
+
+
+def _manifests(keys: Iterable[str]) -> Iterator[int]:
+    """The steps of those keys that are manifests."""
+    return (layout.step_of(key) for key in keys if key.endswith("/" + layout.MANIFEST))
 
 
 def read_manifest(store: ObjectStore, key: str) -> Manifest:
@@ -144,14 +180,14 @@ def read_manifest(store: ObjectStore, key: str) -> Manifest:
 
 
 def read_state(store: ObjectStore, manifest: Manifest) -> State:
-    """The SHARED state of a checkpoint, every part of it verified.
+    """The SHARED state of a checkpoint, every part of it verified; its arrays are read-only.
 
     Raises:
         NotFound, CorruptObject: a part is missing, or is not what was written.
     """
     arrays: dict[str, Array] = {}
-    for part in manifest.parts:
-        arrays |= _read_part(store, part)
+    for found in _read_parts(store, manifest.parts):
+        arrays |= found
     return State(arrays, manifest.extra)
 
 
@@ -163,12 +199,20 @@ def read_private(store: ObjectStore, manifest: Manifest, rank: int, world_size: 
     """
     saved = manifest.private
     wanted = saved[rank : rank + 1] if len(saved) == world_size else saved
-    return [State(_read_part(store, each.part), each.extra) for each in wanted]
+    found = _read_parts(store, [each.part for each in wanted])
+    return [State(arrays, each.extra) for arrays, each in zip(found, wanted, strict=True)]
+
+
+def _read_parts(store: ObjectStore, parts: Sequence[Part]) -> list[dict[str, Array]]:
+    if min(store.concurrency, len(parts)) < 2:
+        return [_read_part(store, part) for part in parts]
+    with ThreadPoolExecutor(min(store.concurrency, len(parts)), "smlt-load") as pool:
+        return list(pool.map(lambda part: _read_part(store, part), parts))
 
 
 def _read_part(store: ObjectStore, part: Part) -> dict[str, Array]:
     try:
-        return unpacked_arrays(store.get_verified(part.key, part.sha256))
+        return views_of(store.view_verified(part.key, part.sha256))
     except ValueError as error:
         raise CorruptObject(f"{part.key} is no safetensors file: {error}") from error
 
@@ -186,34 +230,57 @@ def unpacked_arrays(data: bytes) -> dict[str, Array]:
         raise ValueError(str(error)) from error
 
 
-def latest_manifest(store: ObjectStore) -> str:
-    """Key of the newest checkpoint that can be read whole; empty where there is none.
+def latest_manifest(store: ObjectStore, before: int | None = None) -> str:
+    """Key of the newest checkpoint, of those `before` a step, that looks whole; empty where there is none.
 
-    A checkpoint with a missing or torn part is passed over for the one before.
+    One with a missing or torn part is passed over for the one before. What the parts hold is not read: whoever loads a
+    state verifies it, and this may be a laptop with a slow line.
     """
-    for step in reversed(valid_steps(store)):
+    sizes = {info.key: info.size for info in store.list(layout.CHECKPOINTS)}
+    for step in sorted(_manifests(sizes), reverse=True):
+        if before is not None and step >= before:
+            continue
         key = layout.manifest(step)
         try:
             manifest = read_manifest(store, key)
-            for part in manifest.all_parts:
-                store.get_verified(part.key, part.sha256)
-        except (NotFound, CorruptObject, ProtocolError):
+        except (NotFound, ProtocolError):
             continue
-        return key
+        if all(sizes.get(part.key) == part.size_bytes for part in manifest.all_parts):
+            return key
     return ""
 
 
-def prune(store: ObjectStore, newest: int, keep: int) -> None:
-    """Remove all but the last `keep` checkpoints up to step `newest`, manifest first, so that none is ever half valid.
+def prune(store: ObjectStore, own: Attempt, keep: int, passed_over: Container[int] = ()) -> None:
+    """Remove all but the last `keep` checkpoints up to the one that was just written, manifest first, so that none is
+    ever half valid; and what rounds before left unfinished. What later rounds write is left alone.
 
-    A later one is damaged: the run has gone on from one before it.
+    Args:
+        own: whose manifest was just written.
+        keep: how many are kept.
+        passed_over: steps of checkpoints that could not be read when the run went back to one before them.
     """
-    steps = valid_steps(store)
-    kept = [step for step in steps if step <= newest][-keep:]
-    for step in set(steps).difference(kept):
-        keys = [info.key for info in store.list(layout.checkpoint(step))]
-        for key in sorted(keys, key=lambda item: not item.endswith(layout.MANIFEST)):
+    found: dict[int, list[str]] = {}
+    for info in store.list(layout.CHECKPOINTS):
+        found.setdefault(layout.step_of(info.key), []).append(info.key)
+    valid = [step for step in sorted(found) if layout.manifest(step) in found[step] and step <= own.step]
+    if own.step not in valid:
+        return  # a later round has cleared it away
+    kept = [step for step in valid if step not in passed_over or step == own.step][-keep:]
+    for step, keys in found.items():
+        if step not in kept and not any(_by(key) > own.by for key in keys):
+            doomed = [
+                key for key in keys if step < own.step or key.endswith("/" + layout.MANIFEST) or _by(key) < own.by
+            ]
+        else:
+            doomed = [key for key in keys if step == own.step and (-1, -1) < _by(key) < own.by]
+        for key in sorted(doomed, key=lambda item: not item.endswith("/" + layout.MANIFEST)):
             store.delete(key)
+
+
+def _by(key: str) -> tuple[int, int]:
+    """The round whose attempt an object belongs to; (-1, -1) for a manifest."""
+    generation, _, number = key.split("/")[2].partition(".")
+    return (int(generation), int(number)) if number else (-1, -1)
 
 
 def sha256_of(arrays: Mapping[str, Array], extra: Mapping[str, Any] | None = None) -> str:

@@ -254,7 +254,8 @@ class Controller:
             return  # told late, by one who was thought lost; it may have been cleared away by now
         self._resume_from, self._saved_step = event.manifest, done.step
         self._watch.saving_took(done.seconds)
-        yield Record("checkpointed", {"step": done.step, "bytes": done.size_bytes, "seconds": done.seconds})
+        about = {"bytes": done.size_bytes, "seconds": done.seconds, "stall_s": done.stall_s}
+        yield Record("checkpointed", {"step": done.step, **about})
 
     def _on_left(self, event: WorkerLeft) -> Iterator[Command]:
         member = self._member(event.address)

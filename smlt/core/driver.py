@@ -89,7 +89,8 @@ class Driver:
         self._functions: list[_Function] = []
         self._orders = OrderBox(run.store, desk.epoch)
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
-        self._flushed_at = self._ticked_at = time.monotonic()
+        self._began = self._flushed_at = self._ticked_at = time.monotonic()
+        self._setbacks = 0
         self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
 
@@ -141,12 +142,18 @@ class Driver:
         match command:
             case run_events.Record(kind=kind, data=data):
                 self._log.append(kind, data)
+                self._setbacks += kind == "rolled_back"
             case run_events.Launch():
                 self._launch(command)
             case run_events.OpenRound(round=opened):
                 before = self._desk.control.round
                 goes_on = before is not None and before.generation == opened.generation
-                self._desk.change(round=opened, wish=self._desk.control.wish if goes_on else "")
+                self._desk.change(
+                    round=opened,
+                    wish=self._desk.control.wish if goes_on else "",
+                    setbacks=self._setbacks,
+                    observed_s=time.monotonic() - self._began,
+                )
             case run_events.Wish(reason=reason):
                 self._desk.change(wish=reason)
             case run_events.StopWorkers():

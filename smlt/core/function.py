@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import traceback
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smlt._version import __version__
-from smlt.core import checkpoint, layout, wire
+from smlt.core import checkpoint, layout, restoring, wire
 from smlt.core import rank_events as events
 from smlt.core.backend import RankSpec
 from smlt.core.chaos import FaultPoints, once
@@ -22,11 +23,13 @@ from smlt.core.courier import Courier
 from smlt.core.errors import AlreadyExists, ChannelError, ProtocolError, SmltError, TaskError
 from smlt.core.job import JobSpec
 from smlt.core.membership import Membership
-from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready, Round
+from smlt.core.messages import Evaluation, Failure, Left, Ready, Round
 from smlt.core.output import OutputTee
 from smlt.core.plugins import Registry, load_registry
 from smlt.core.protocol import RankProtocol, Rules
 from smlt.core.sampler import Cursor, Schedule, share
+from smlt.core.save_interval import save_interval_s
+from smlt.core.saving import Order, Saver
 from smlt.core.stepping import STEPPINGS, Stepping
 from smlt.core.steptimer import StepTimer
 from smlt.core.storage import ObjectStore
@@ -131,10 +134,20 @@ class FunctionWorker(Worker):
         self._spec, self._registry, self._store, self._courier = spec, registry, store, courier
         self._uuid = uuid.uuid4().hex
         self._faults = FaultPoints(spec.faults, spec.rank, spec.generation, spec.incarnation, once(store, spec.rank))
+        self._saver = Saver(
+            store,
+            spec.rank,
+            spec.world_size,
+            time.monotonic,
+            done=courier.checkpoint,
+            tell=courier.tell,  # steps that nobody makes again must be in the log
+            reach=self._faults.reach,
+        )
         self._job: JobSpec
         self._built: _Training | None = None
         self._joined: Membership | None = None
         self._round: Round | None = None
+        self._round_since = time.monotonic()
         self._needs_round = False
         self._is_between_states = False
         self._troubles = 0
@@ -212,6 +225,7 @@ class FunctionWorker(Worker):
             self._courier.ready(Ready(self._uuid, training.shape, training.schedule.total_steps, after))
         self._round = self._wait_for_round()
         self._needs_round = False
+        self._round_since = time.monotonic()
         return events.RoundOpened()
 
     def meet(self, command: events.Meet) -> events.Met:
@@ -236,18 +250,19 @@ class FunctionWorker(Worker):
         if not self._training.is_fresh:
             self._release_task()
             self.build()
-        key, spec, training = self._opened.resume_from, self._spec, self._training
-        if not key:
-            self._join()
-            return events.Restored(Cursor())
-        training.is_fresh = False
-        manifest = checkpoint.read_manifest(self._store, key)
-        shared = checkpoint.read_state(self._store, manifest)
-        private = checkpoint.read_private(self._store, manifest, spec.rank, spec.world_size)
-        training.stepping.load(shared, private, spec.world_size)
-        self._step = manifest.cursor.step
+        spec, training = self._spec, self._training
+        found = restoring.agreed(
+            self._store, self._opened.resume_from, spec.rank, spec.world_size, self._membership.gather
+        )
+        cursor = found.manifest.cursor if found else Cursor()
+        if spec.rank == 0:
+            self._saver.passed_over = [step for step in checkpoint.valid_steps(self._store) if step > cursor.step]
+        if found:
+            training.is_fresh = False
+            training.stepping.load(found.shared, found.private, spec.world_size)
+        self._step = cursor.step
         self._join()
-        return events.Restored(manifest.cursor, manifest.best, manifest.goal)
+        return events.Restored(cursor, found.manifest.best, found.manifest.goal) if found else events.Restored(cursor)
 
     def fetch(self, command: events.Fetch) -> events.Fetched:
         """Load what the donor serves."""
@@ -278,6 +293,7 @@ class FunctionWorker(Worker):
     def forget(self) -> events.Forgotten:
         """Give up the step in hand, and leave the round."""
         self._training.stepping.forget()
+        self._saver.give_up()
         with suppress(ChannelError):  # it may be what failed
             self._leave_round()
         has_state, self._is_between_states = not self._is_between_states, False
@@ -300,7 +316,7 @@ class FunctionWorker(Worker):
         self._faults.reach("computed", cursor.step)
         self._timer.lap("compute")
         wished = bool(self._courier.control.wish) or self._courier.orphaned
-        return events.Computed(loss.sum, loss.weight, digest, time.monotonic(), wished)
+        return events.Computed(loss.sum, loss.weight, digest, time.monotonic(), wished, self._save_interval_s())
 
     def exchange(self, command: events.Exchange) -> events.Exchanged:
         """Publish the contribution and collect the sums."""
@@ -353,25 +369,16 @@ class FunctionWorker(Worker):
         return events.BestKept()
 
     def save(self, command: events.Save) -> events.Saved:
-        """Write this rank's part; once all parts are there, the manifest makes them valid."""
-        cursor, spec, started = command.cursor, self._spec, time.monotonic()
+        """Copy this rank's share, which is then written beside the next steps; the last one is waited for."""
+        cursor, stepping = command.cursor, self._training.stepping
         self._courier.doing("saving", cursor.step)
-        stepping = self._training.stepping
-        shared = stepping.shared_state()
-        own = checkpoint.write_own(
-            self._store, shared, stepping.private_state(), cursor.step, spec.rank, spec.world_size
-        )
-        self._faults.reach("saving", cursor.step)
-        gathered = self._membership.gather(wire.pack(own), "save", cursor.step)
-        written = [wire.unpack(each, checkpoint.Written) for each in gathered]
-        manifest = checkpoint.Manifest.of(cursor, written, shared.extra, command.best, command.goal)
-        self._faults.reach("manifest", cursor.step)
-        self._courier.tell()  # steps that nobody makes again must be in the log
-        checkpoint.write_manifest(self._store, manifest)
-        self._faults.reach("saved", cursor.step)
-        if spec.rank == 0:
-            checkpoint.prune(self._store, cursor.step, keep=2)
-            self._courier.checkpoint(CheckpointDone(cursor.step, manifest.size_bytes, time.monotonic() - started))
+        attempt = checkpoint.Attempt(self._spec.generation, self._opened.number, cursor.step)
+        order = Order(attempt, cursor, command.best, command.goal)
+        if command.last:
+            self._saver.give_up()
+        self._saver.begin(order, stepping.shared_state(), stepping.private_state(), self._obey)
+        if command.last:
+            self._saver.finish(self._obey)
         self._timer.restart()
         return events.Saved(time.monotonic())
 
@@ -406,7 +413,8 @@ class FunctionWorker(Worker):
         self._membership.part(cursor.step)
 
     def close(self) -> None:
-        """Release the task and the channel."""
+        """Release the task and the channel, and give up what is being saved."""
+        self._saver.close()
         self._release_task()
         self._leave_round()
 
@@ -414,6 +422,16 @@ class FunctionWorker(Worker):
         """Take part in the round's sums with the state that is here now."""
         self._training.stepping.join(self._membership.seat)
         self._timer.restart()
+
+    def _save_interval_s(self) -> float:
+        """How long rank 0 lets pass from one checkpoint to the next, where that is its own to decide."""
+        if self._saver.is_busy:
+            return math.inf
+        if self._saver.was_given_up:
+            return 0.0
+        costs, control = self._saver.costs, self._courier.control
+        observed_s = control.observed_s + time.monotonic() - self._round_since
+        return save_interval_s(costs.stall_s, costs.upload_s, control.setbacks, observed_s)
 
     def _leave_round(self) -> None:
         joined, self._joined = self._joined, None

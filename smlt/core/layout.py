@@ -51,11 +51,26 @@ def manifest(step: int) -> str:
     return checkpoint(step) + MANIFEST
 
 
-def part(step: int, rank: int) -> str:
-    """One rank's part of the checkpoint at `step`."""
-    return f"{checkpoint(step)}part-{rank:05d}.safetensors"
+def step_of(key: str) -> int:
+    """The step of the checkpoint to which an object belongs."""
+    return int(key.split("/")[1])
 
 
-def private_part(step: int, rank: int) -> str:
-    """One rank's PRIVATE state in the checkpoint at `step`."""
-    return f"{checkpoint(step)}private-{rank:05d}.safetensors"
+def attempt(step: int, generation: int, round_number: int) -> str:
+    """Folder of what one round writes of the checkpoint at `step`: a dead round's parts are never a living one's."""
+    return f"{checkpoint(step)}{generation}.{round_number}/"
+
+
+def part(folder: str, rank: int) -> str:
+    """One rank's share of the SHARED state, in the folder of an attempt."""
+    return f"{folder}part-{rank:05d}.safetensors"
+
+
+def private_part(folder: str, rank: int) -> str:
+    """One rank's PRIVATE state, in the folder of an attempt."""
+    return f"{folder}private-{rank:05d}.safetensors"
+
+
+def written(folder: str, rank: int) -> str:
+    """What one rank says that it has written, in the folder of an attempt."""
+    return f"{folder}written-{rank:05d}"

@@ -62,11 +62,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class CheckpointDone:
-    """A checkpoint is complete: its manifest is written."""
+    """A checkpoint is complete: its manifest is written.
+
+    Attributes:
+        seconds: that it took, most of them beside the training.
+        stall_s: for so long it held the training of rank 0 up.
+    """
 
     step: int
     size_bytes: int
     seconds: float
+    stall_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,8 @@ class Control:
         wish: why the generation shall end at an agreed step; empty for no wish.
         stop_now: workers leave at once, without a checkpoint.
         closed: the run has no controller and wants none: it is over.
+        setbacks: how often the run had to go back to a checkpoint under this controller.
+        observed_s: for how long this controller had driven the run when the round was opened.
     """
 
     epoch: int
@@ -157,6 +165,8 @@ class Control:
     wish: str = ""
     stop_now: bool = False
     closed: bool = False
+    setbacks: int = 0
+    observed_s: float = 0.0
 
 
 @dataclass(frozen=True)

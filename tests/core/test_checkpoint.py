@@ -14,12 +14,17 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from smlt.core import checkpoint, layout
-from smlt.core.checkpoint import Manifest
+from smlt.core.checkpoint import Attempt, Manifest
 from smlt.core.errors import CorruptObject, NotFound
 from smlt.core.sampler import Cursor
-from smlt.core.task import Array, State
+from smlt.core.task import Array
+from smlt.core.tensor_file import Snapshot
 from tests.support.states import ARRAYS, EXTRA, save
 from tests.support.stores import DictStore
+
+
+def part_of(step: int, rank: int, by: tuple[int, int] = (1, 0)) -> str:
+    return layout.part(layout.attempt(step, *by), rank)
 
 
 def assert_equal(found: dict[str, Array], expected: dict[str, Array]) -> None:
@@ -74,33 +79,49 @@ def lose(store: DictStore, part: str) -> None:
 
 
 def tear_manifest(store: DictStore, part: str) -> None:
-    tear(store, part.rpartition("/")[0] + "/manifest")
+    tear(store, layout.manifest(layout.step_of(part)))
 
 
 def empty_manifest(store: DictStore, part: str) -> None:
-    store.put(part.rpartition("/")[0] + "/manifest", b"")
+    store.put(layout.manifest(layout.step_of(part)), b"")
 
 
-DAMAGES = [tear, flip, lose, tear_manifest, empty_manifest]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [tear, lose, tear_manifest, empty_manifest])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage: Any, rank: int) -> None:
+def test_a_checkpoint_that_looks_damaged_is_passed_over_for_the_one_before(damage: Any, rank: int) -> None:
     store = DictStore()
     save(store, 5)
     save(store, 9)
-    damage(store, layout.part(9, rank))
+    damage(store, part_of(9, rank))
     assert checkpoint.latest_manifest(store) == layout.manifest(5)
-    damage(store, layout.part(5, rank))
+    damage(store, part_of(5, rank))
     assert checkpoint.latest_manifest(store) == ""
+
+
+def test_the_checkpoint_before_another_is_found() -> None:
+    store = DictStore()
+    for step in (5, 9, 20):
+        save(store, step)
+    assert checkpoint.latest_manifest(store, 20) == layout.manifest(9)
+    assert checkpoint.latest_manifest(store, 9) == layout.manifest(5)
+    assert checkpoint.latest_manifest(store, 5) == ""
+
+
+def test_looking_for_the_newest_reads_no_part() -> None:
+    store = DictStore()
+    save(store, 5)
+    save(store, 9)
+    read: list[str] = []
+    store.before = lambda operation, key: read.append(key) if operation == "get" else None
+    assert checkpoint.latest_manifest(store) == layout.manifest(9)
+    assert read == [layout.manifest(9)]
 
 
 @pytest.mark.parametrize(("damage", "error"), [(tear, CorruptObject), (flip, CorruptObject), (lose, NotFound)])
 def test_a_damaged_part_is_never_loaded(damage: Any, error: type[Exception]) -> None:
     store = DictStore()
     manifest = save(store)
-    damage(store, layout.part(7, 1))
+    damage(store, part_of(7, 1))
     with pytest.raises(error):
         checkpoint.read_state(store, manifest)
 
@@ -115,7 +136,7 @@ def test_a_part_that_is_no_safetensors_file_is_corrupt() -> None:
 
 def test_parts_without_a_manifest_are_no_checkpoint() -> None:
     store = DictStore()
-    checkpoint.write_own(store, State(dict(ARRAYS)), None, 7, 0, 2)
+    checkpoint.write_part(store, part_of(7, 0), Snapshot().take(ARRAYS))
     assert checkpoint.latest_manifest(store) == ""
     assert checkpoint.valid_steps(store) == []
 
@@ -132,18 +153,49 @@ def test_a_checkpoint_that_is_written_again_by_another_number_of_ranks_is_the_ne
     store = DictStore()
     save(store, 5)
     save(store, 9, world_size=2)
-    lose(store, layout.part(9, 1))
-    rewritten = save(store, 9, world_size=3)
+    flip(store, part_of(9, 1))
+    rewritten = save(store, 9, world_size=3, by=(2, 0))
     assert checkpoint.latest_manifest(store) == layout.manifest(9)
     assert_equal(checkpoint.read_state(store, rewritten).arrays, ARRAYS)
 
 
+@pytest.mark.parametrize("zombie", [(1, 0), (2, 0)])
+def test_who_wakes_up_in_a_dead_round_changes_no_checkpoint_of_a_later_one(zombie: tuple[int, int]) -> None:
+    store = DictStore()
+    save(store, 3)
+    newest = [save(store, step, by=(2, 1)) for step in (9, 12)]
+    before = dict(store.objects)
+    late = save(store, 9, world_size=3, by=zombie)
+    checkpoint.prune(store, Attempt(*zombie, 9), keep=1)
+    assert {key: data for key, data in store.objects.items() if key in before} == {
+        key: data for key, data in before.items() if not key.startswith(layout.checkpoint(3))
+    }
+    for manifest in newest:
+        assert checkpoint.read_manifest(store, layout.manifest(manifest.cursor.step)) == manifest
+        assert_equal(checkpoint.read_state(store, manifest).arrays, ARRAYS)
+    assert late not in newest
+
+
+def test_of_two_that_write_a_manifest_at_once_the_later_round_s_stays() -> None:
+    store = DictStore()
+    rival = Manifest(Cursor(0, 1, 16, 7), 1, (), generation=3)
+
+    def race(operation: str, key: str) -> None:
+        if operation == "put_if_absent" and key == layout.manifest(7):
+            store.before = lambda operation, key: None
+            checkpoint.write_manifest(store, rival)
+
+    store.before = race
+    save(store, 7)
+    assert checkpoint.read_manifest(store, layout.manifest(7)) == rival
+
+
 def test_pruning_keeps_the_newest() -> None:
     store = DictStore()
-    for step in (5, 9, 100, 20):
+    for step in (5, 9, 20, 100):
         save(store, step)
     for _ in range(2):
-        checkpoint.prune(store, 100, keep=2)
+        checkpoint.prune(store, Attempt(1, 0, 100), keep=2)
         assert checkpoint.valid_steps(store) == [20, 100]
         assert {key.split("/")[1] for key in store.keys(layout.CHECKPOINTS)} == {"000000020", "000000100"}
 
@@ -152,11 +204,34 @@ def test_pruning_keeps_what_a_run_wrote_that_had_to_go_back() -> None:
     store = DictStore()
     for step in (90, 100):
         save(store, step)
-        tear(store, layout.part(step, 0))
-    save(store, 30)
-    checkpoint.prune(store, 30, keep=2)
+        tear(store, part_of(step, 0))
+    save(store, 30, by=(1, 1))
+    checkpoint.prune(store, Attempt(1, 1, 30), keep=2)
     assert checkpoint.latest_manifest(store) == layout.manifest(30)
     assert checkpoint.valid_steps(store) == [30]
+
+
+def test_pruning_does_not_count_what_was_passed_over() -> None:
+    store = DictStore()
+    save(store, 5)
+    save(store, 9)
+    flip(store, part_of(9, 0))
+    save(store, 12, by=(2, 0))
+    checkpoint.prune(store, Attempt(2, 0, 12), keep=2, passed_over=[9])
+    assert checkpoint.valid_steps(store) == [5, 12]
+
+
+def test_pruning_removes_what_dead_rounds_left_unfinished_and_nothing_of_living_ones() -> None:
+    store = DictStore()
+    save(store, 5, by=(1, 1))
+    save(store, 9, by=(1, 2))
+    left = [part_of(3, 0), part_of(8, 1, (1, 1)), part_of(9, 0, (1, 1)), part_of(11, 0, (1, 1))]
+    living = [part_of(9, 0, (1, 3)), part_of(11, 0, (1, 2)), part_of(13, 1, (1, 3))]
+    for key in left + living:
+        store.put(key, b"")
+    before = set(store.objects)
+    checkpoint.prune(store, Attempt(1, 2, 9), keep=2)
+    assert before - set(store.objects) == set(left)
 
 
 def test_pruning_never_leaves_half_a_checkpoint_valid() -> None:
@@ -171,7 +246,7 @@ def test_pruning_never_leaves_half_a_checkpoint_valid() -> None:
             seen.append([parts, store.exists(layout.manifest(5))])
 
     store.after = look
-    checkpoint.prune(store, 9, keep=1)
+    checkpoint.prune(store, Attempt(1, 0, 9), keep=1)
     assert seen == [[3, False], [2, False], [1, False], [0, False]]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from smlt.core import checkpoint
+from smlt.core import checkpoint, layout
 from smlt.core.checkpoint import Manifest
 from smlt.core.sampler import Cursor
-from smlt.core.task import Array, State
+from smlt.core.task import Array
+from smlt.core.tensor_file import Snapshot
 from tests.support.stores import DictStore
 
 RNG = np.random.default_rng(5)
@@ -26,11 +27,19 @@ EXTRA = {"epoch": 3, "lr": 0.1, "names": ["a", "b"], "nested": {"on": True, "non
 
 
 def save(
-    store: DictStore, step: int = 7, world_size: int = 2, arrays: dict[str, Array] = ARRAYS, best: float | None = None
+    store: DictStore,
+    step: int = 7,
+    world_size: int = 2,
+    arrays: dict[str, Array] = ARRAYS,
+    best: float | None = None,
+    by: tuple[int, int] = (1, 0),
 ) -> Manifest:
-    """All ranks write their part, then the manifest."""
-    state = State(dict(arrays), EXTRA)
-    parts = tuple(checkpoint.write_own(store, state, None, step, rank, world_size).shared for rank in range(world_size))
-    manifest = Manifest(Cursor(0, 1, 16, step), world_size, parts, state.extra, best)
+    """All ranks write their part, then the manifest; `by` is their generation and round."""
+    folder = layout.attempt(step, *by)
+    parts = []
+    for rank in range(world_size):
+        own = {name: arrays[name] for name in checkpoint.names_of_part(arrays, rank, world_size)}
+        parts.append(checkpoint.write_part(store, layout.part(folder, rank), Snapshot().take(own)))
+    manifest = Manifest(Cursor(0, 1, 16, step), world_size, tuple(parts), EXTRA, best, generation=by[0], round=by[1])
     checkpoint.write_manifest(store, manifest)
     return manifest
