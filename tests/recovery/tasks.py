@@ -17,9 +17,13 @@ EXAMPLES, HELD_OUT = 96, 24
 
 
 class Digits(TorchTask):
-    """Classes of 8 x 8 pictures, by a CNN with batch norm and dropout; `optimizer`: adam or momentum."""
+    """Classes of 8 x 8 pictures, by a CNN with batch norm and dropout.
+
+    `optimizer` is adam or momentum, `hidden` makes it larger, `pause_s` slower.
+    """
 
     def build_model(self) -> nn.Module:
+        hidden = self.params.get("hidden", 0)
         return nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1),
             nn.BatchNorm2d(4),
@@ -27,7 +31,8 @@ class Digits(TorchTask):
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Dropout(0.3),
-            nn.Linear(64, 10),
+            *([nn.Linear(64, hidden), nn.ReLU()] if hidden else []),
+            nn.Linear(hidden or 64, 10),
         )
 
     def build_optimizer(self, model: nn.Module):

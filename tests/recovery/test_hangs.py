@@ -28,10 +28,9 @@ def test_a_rank_that_is_frozen_for_long_is_replaced(courses: Courses) -> None:
 
 
 def test_a_rank_that_nobody_can_stop_comes_back_in_vain(zombies: Courses) -> None:
-    """It was replaced when it is revived, in the middle of a step of a dead round."""
+    """It was replaced when it is revived, in the middle of a step of a dead round; it leaves by itself."""
     summary = zombies.disturbed(DIGITS.but({"job.params.pause_s": 0.2}), "freeze:rank=1,step=7,at=sending,seconds=6.5")
     assert summary.replacements == 1
-    assert "superseded" in zombies.course(summary.run)
 
 
 def test_a_slow_rank_changes_no_bit(courses: Courses) -> None:

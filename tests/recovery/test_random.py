@@ -18,7 +18,8 @@ KINDS = ("kill", "kill", "kill", "freeze", "slow")
 def jobs(draw: st.DrawFn) -> Job:
     """Jobs of `STEPS` steps, few enough that most have been trained undisturbed before."""
     kind = draw(st.sampled_from(["adam", "momentum", "gpt", "int8", "local_sgd", "hands over"]))
-    job = Job("Gpt" if kind == "gpt" else "Digits", draw(st.sampled_from([1, 2, 4])), STEPS).but(SETTINGS)
+    workers = draw(st.sampled_from([2, 4] if kind in ("int8", "local_sgd") else [1, 2, 4]))
+    job = Job("Gpt" if kind == "gpt" else "Digits", workers, STEPS).but(SETTINGS)
     more = {
         "momentum": {"job.params.optimizer": "momentum", "train.micro_batch": 3},
         "int8": {"sync.codec": "int8"},

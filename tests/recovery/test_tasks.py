@@ -26,14 +26,3 @@ STORM = (
 def test_a_storm_changes_no_bit(courses: Courses, kind: str, workers: int) -> None:
     job = Job(JOBS[kind].task, workers, settings=JOBS[kind].settings).but({"job.checkpoint_every": "5steps"})
     courses.disturbed(job, *STORM[workers == 1 :])
-
-
-@pytest.mark.parametrize("channel", ["reducing", "object"])
-@pytest.mark.parametrize("point", ["sending", "reducing", "serving"])
-def test_killed_between_pieces_of_another_channel(courses: Courses, channel: str, point: str) -> None:
-    """Contributions leave in several pieces there, while backward is still going on."""
-    job = Job().but({"sync.channel": channel, "job.checkpoint_every": "5steps"})
-    if point == "serving":
-        courses.disturbed(job, "kill:rank=1,step=7", "kill:rank=0,at=serving")
-    elif channel == "object" or point == "sending":  # a store that adds up is sent no sums
-        courses.disturbed(job, f"kill:rank=1,step=7,at={point}")

@@ -9,8 +9,9 @@ from typing import ClassVar
 
 from smlt.backends.local.backend import LocalBackend
 from smlt.backends.process_launcher import ProcessLauncher
-from smlt.core.backend import FunctionState, Launcher, RankSpec, RunPlace
+from smlt.core.backend import FunctionState, Launcher, Phase, RankSpec, RunPlace
 from smlt.core.plugins import Entry, Registry, load_registry
+from smlt.testing.backend import eventually
 
 
 class LentLauncher(Launcher):
@@ -39,10 +40,16 @@ class LentLauncher(Launcher):
 
 
 class UnstoppableLauncher(LentLauncher):
-    """Nothing ends before the run does."""
+    """No function is ended: it returns, or is there as long as the run is."""
 
     def _do_stop(self, handle: str) -> None:
         """As on a platform that has no such request."""
+
+    def _do_close(self) -> None:
+        def all_ended() -> bool:
+            return all(state.phase is Phase.ENDED for state in self._shared.poll(self._mine).values())
+
+        eventually(all_ended, 10.0, "all functions have returned")
 
 
 class WarmBackend(LocalBackend):
