@@ -43,12 +43,12 @@ def test_a_budget_is_never_passed_and_a_larger_one_goes_on(undisturbed: Summary,
     assert runs.view("frugal").spent_usd == stopped.cost_usd["total"]
     refused = runs.train(job=slow, backend=priced, limits={"budget": "2usd"})
     assert (refused.status, refused.stop_reason) == ("stopped", "budget")
-    assert refused.cost_usd["total"] >= stopped.cost_usd["total"]
+    assert stopped.cost_usd["total"] <= refused.cost_usd["total"] <= 2.0
     resumed = runs.train(job={"name": "frugal"}, backend=priced, limits={"budget": "50usd"})
     assert (resumed.status, resumed.steps) == ("succeeded", STEPS)
     assert resumed.cost_usd["total"] > refused.cost_usd["total"]
     assert resumed.state_sha256 == undisturbed.state_sha256
-    assert resumed.generations == 3
+    assert resumed.generations == refused.generations + 1
 
 
 def test_a_run_that_is_free_has_no_budget_to_pass(runs: Runs) -> None:
