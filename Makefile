@@ -47,8 +47,9 @@ bench-step: $(VENV)/.dev  ## whole training steps beside torch DDP, and behind s
 	$(BIN)/python -m benchmarks.step.ddp
 	$(BIN)/python -m benchmarks.step.shaped_link
 
-soak: $(VENV)/.dev  ## long runs: all seeds of the digits, ten minutes of the GPT
-	$(BIN)/python -m pytest -m soak --timeout=1800
+soak: $(VENV)/.dev  ## long runs: 500 random disturbances, then 20 minutes of kills and hand-overs
+	$(BIN)/python -m pytest -m soak --timeout=1800 -n auto
+	$(BIN)/python -m benchmarks.soak
 
 clean:  ## forget the environment and what tools left
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
