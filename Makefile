@@ -47,7 +47,7 @@ bench-step: $(VENV)/.dev  ## whole training steps beside torch DDP, and behind s
 	$(BIN)/python -m benchmarks.step.ddp
 	$(BIN)/python -m benchmarks.step.shaped_link
 
-soak: $(VENV)/.dev  ## long runs: 500 random disturbances, then 20 minutes of kills and hand-overs
+soak: $(VENV)/.dev  ## an hour or two: all seeds, the GPT, 500 random disturbances, 20 minutes of kills and hand-overs
 	$(BIN)/python -m pytest -m soak --timeout=1800 -n auto
 	$(BIN)/python -m benchmarks.soak
 
