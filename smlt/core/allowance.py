@@ -17,6 +17,7 @@ class Allowance:
         self._started_at = 0.0
         self._committed_usd = 0.0
         self._worker_usd = 0.0
+        self._leased_usd = 0.0
 
     def started(self, event: Started) -> None:
         """The clock runs; money was spent by earlier sessions."""
@@ -25,6 +26,7 @@ class Allowance:
     def ticked(self, event: Tick) -> None:
         """The ledger was read."""
         self._committed_usd, self._worker_usd = event.committed_usd, event.worker_usd
+        self._leased_usd = event.leased_usd
 
     def launched(self, functions: int) -> None:
         """So many functions are started, which the ledger will know when it is read next."""
@@ -41,6 +43,11 @@ class Allowance:
     def has_money(self) -> bool:
         """Whether the budget is not committed to the last cent."""
         return self._terms.budget_usd is None or self._committed_usd < self._terms.budget_usd
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is left of what was set aside for stopping: the functions must be ended now."""
+        return self._terms.budget_usd is not None and self._leased_usd >= self._terms.budget_usd
 
     def left_s(self, now: float) -> float:
         """Seconds to the deadline; infinite without one."""

@@ -521,7 +521,7 @@ class Controller:
     def _hasten(self, now: float, ending: Ending) -> Iterator[Command]:
         """Be less gentle with who does not end in time: a limit is a wall, a user may ask again."""
         waited_s = now - ending.since
-        if not self._allowance.has_money and waited_s > self.stopping_s:
+        if self._allowance.is_spent or (not self._allowance.has_money and waited_s > self.stopping_s):
             yield from self._kill()  # what is committed would pass the budget
         elif ending.at_once:
             if waited_s > self.terms.leave_s:

@@ -232,7 +232,8 @@ class Driver:
         now = time.monotonic()
         blind, self._ticked_at = now - self._ticked_at > BLIND_S, now
         committed_usd = self._ledger.committed_usd(now, self._lease_s + stopping_s)
-        return run_events.Tick(now, committed_usd, self._worker_usd(stopping_s), blind)
+        leased_usd = self._ledger.committed_usd(now, self._lease_s + self._run.backend.limits.beat_s)
+        return run_events.Tick(now, committed_usd, self._worker_usd(stopping_s), blind, leased_usd)
 
     def _worker_usd(self, stopping_s: float) -> float:
         """What one function more commits: its lease, and the time to stop it cleanly."""

@@ -199,12 +199,14 @@ class Tick:
         committed_usd: what is spent, and what stopping now would still cost.
         worker_usd: what one function more would add to that, started and stopped cleanly.
         blind: the run's store was out of reach since the last tick, so that nothing could be heard of anybody.
+        leased_usd: what is spent, and what the functions could still spend by the next tick and their leases' end.
     """
 
     now: float
     committed_usd: float
     worker_usd: float = 0.0
     blind: bool = False
+    leased_usd: float = 0.0
 
 
 Event = (

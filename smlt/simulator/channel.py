@@ -20,6 +20,10 @@ Receive = Callable[..., None]
 """Told the ticket with which a process waits, and what came."""
 
 
+Waiter = tuple[Any, ...]
+"""A process, the ticket with which it waits, `Receive`, and arguments for that."""
+
+
 class Gathering:
     """One value of each rank.
 
@@ -37,7 +41,7 @@ class Gathering:
         self.piece = piece
         self.values: list[Any] = [None] * workers
         self.missing = workers
-        self.waiting: list[tuple[Process, int, Receive]] = []
+        self.waiting: list[Waiter] = []
         self.result: Any = None
 
 
@@ -58,7 +62,7 @@ class ModelChannel:
         latency: Callable[[], float],
         straggles: Callable[[], float],
         twice: Callable[[Process, str], None],
-        form: Callable[[list[tuple[Process, int, Receive]], Gathering], bool],
+        form: Callable[[list[Waiter], Gathering], bool],
     ) -> None:
         self._timeline, self._latency, self._straggles = timeline, latency, straggles
         self._twice, self._form = twice, form
@@ -68,8 +72,10 @@ class ModelChannel:
         self.life = 0
         """Grows with each restart."""
 
-    def give(self, process: Process, key: RoundKey, step: int, piece: str, value: Any, receive: Receive) -> Gathering:
-        """Publish a rank's value and wait for all; `receive` gets the gathering."""
+    def give(
+        self, process: Process, key: RoundKey, step: int, piece: str, value: Any, receive: Receive, *args: Any
+    ) -> None:
+        """Publish a rank's value and wait for all; `receive` gets the process, the gathering and the arguments."""
         pieces = self._rounds.get(key)
         if pieces is None:
             pieces = self._rounds[key] = {}
@@ -78,14 +84,13 @@ class ModelChannel:
             gathering = pieces[step, piece] = Gathering(piece, process.workers)
         if gathering.values[process.rank] is not None:
             self._twice(process, f"{key[0]}/{key[1]}/{step}/{piece}/{process.rank}")
-            return gathering
+            return
         gathering.values[process.rank] = value
         gathering.missing -= 1
-        gathering.waiting.append((process, process.ticket, receive))
+        gathering.waiting.append((process, process.ticket, receive, *args))
         if gathering.missing == 0:
             pieces.pop((step - 2, piece), None)
             self._timeline.after(self._latency(), self._deliver, gathering)
-        return gathering
 
     def missing(self, key: RoundKey, step: int, piece: str) -> int:
         """The first rank that has not come; -1 for none."""
@@ -121,10 +126,10 @@ class ModelChannel:
         """Lose everything; returns who waited, and with which ticket."""
         self.life += 1
         waiting = [
-            (process, ticket)
+            (waiter[0], waiter[1])
             for pieces in self._rounds.values()
             for gathering in pieces.values()
-            for process, ticket, _ in gathering.waiting
+            for waiter in gathering.waiting
         ]
         waiting += [(process, ticket) for readers in self._fetching.values() for process, ticket, _ in readers]
         self._rounds.clear()
@@ -136,9 +141,9 @@ class ModelChannel:
         waiting, gathering.waiting = gathering.waiting, []
         late_s = self._straggles()
         if late_s and len(waiting) > 1:
-            process, ticket, receive = waiting.pop(int(late_s * 1e6) % len(waiting))
-            self._timeline.after(late_s, process.resume, ticket, receive, gathering)
+            process, ticket, receive, *args = waiting.pop(int(late_s * 1e6) % len(waiting))
+            self._timeline.after(late_s, process.resume, ticket, receive, gathering, *args)
         if gathering.piece == "reduced" and self._form(waiting, gathering):
             return
-        for process, ticket, receive in waiting:
-            process.resume(ticket, receive, gathering)
+        for process, ticket, receive, *args in waiting:
+            process.resume(ticket, receive, gathering, *args)

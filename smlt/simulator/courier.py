@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smlt.core.lease import hard_grace_s
 from smlt.core.messages import Control, Evaluation, Failure, Left, Ready, StepRecord
 from smlt.simulator.store import Extras, Letter
 
@@ -82,7 +83,7 @@ class ModelCourier:
                 self.send()
         orphaned_s = now - self.heard_at_s - world.orphan_grace_s
         if orphaned_s > 0 and process.is_alive:
-            if now - self.heard_at_s > world.lease_s:
+            if now - self.heard_at_s > min(world.lease_s, hard_grace_s(world.orphan_grace_s)):
                 process.exit("it left the hard way: no controller")
             else:
                 process.heed()
@@ -107,6 +108,14 @@ class ModelCourier:
         if self.doubles:
             self.doubles -= 1
             world.store.post(process.epoch, letter, delay_s + world.rng.uniform(0.0, 5.0))
+
+    def tell(self) -> bool:
+        """Send now what has gathered; whether that is where the controller finds it now."""
+        if self.process.world.store.fails_now:
+            return False
+        if self.unsent or self.steps or self.ready or self.evaluations or self.checkpoints:
+            self.send()
+        return self.unsent is None
 
     def finish(self, failure: Failure | None, left: Left | None) -> None:
         """Send all that has gathered, and the last word; three tries, as the real one."""

@@ -51,16 +51,7 @@ def _hang(world: World, process: Process, fault: Fault) -> None:
 
 def _freeze(world: World, process: Process, fault: Fault) -> None:
     process.is_frozen = True
-    world.timeline.after(fault.seconds, _revive, process)
-
-
-def _revive(process: Process) -> None:
-    """Go on where it stood: nothing was noticed of the time between."""
-    process.is_frozen = False
-    backlog, process.backlog = process.backlog, []
-    for ticket, receive, *args in backlog:
-        process.resume(ticket, receive, *args)
-    process.heed()
+    world.timeline.after(fault.seconds, process.wake)
 
 
 def _slow(world: World, process: Process, fault: Fault) -> None:
@@ -95,7 +86,7 @@ def _deaf(world: World, process: Process, fault: Fault) -> None:
 def _unplug(world: World, process: Process, fault: Fault) -> None:
     process.is_unplugged = True
     if process.is_waiting and process.joined is not None:
-        world.timeline.after(world.timing.channel_s, process.resume, process.ticket, process.broken)
+        world.timeline.after(world.timing.channel_s, process.resume, process.ticket, type(process).broken)
 
 
 # What is shared
@@ -119,7 +110,7 @@ def _store_errors(world: World, fault: Fault) -> None:
 
 def _channel_restart(world: World, fault: Fault) -> None:
     for process, ticket in world.channel.restart():
-        world.timeline.after(world.draw(world.timing.channel_s), process.resume, ticket, process.broken)
+        world.timeline.after(world.draw(world.timing.channel_s), process.resume, ticket, type(process).broken)
 
 
 def _launch_failure(world: World, fault: Fault) -> None:
@@ -143,6 +134,12 @@ def _two_controllers(world: World, fault: Fault) -> None:
     if not pilot.is_over():
         pilot.frozen_until_s = world.timeline.now + fault.seconds
         world.timeline.after(fault.seconds * 0.9, world.succeed)
+
+
+def _damage(world: World, fault: Fault) -> None:
+    """The newest checkpoint cannot be read any more by some rank."""
+    if world.store.checkpoints:
+        world.store.damaged[max(world.store.checkpoints)] = fault.rank
 
 
 def _massacre(world: World, fault: Fault) -> None:
@@ -184,6 +181,7 @@ _ON_WORLD: dict[str, Callable[[World, Fault], None]] = {
     "controller_crash": _controller_crash,
     "two_controllers": _two_controllers,
     "massacre": _massacre,
+    "damage": _damage,
     "scale": _scale,
     "cancel": _cancel,
 }

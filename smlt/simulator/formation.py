@@ -13,6 +13,7 @@ from smlt.core import rank_events as events
 from smlt.core.messages import StepRecord
 from smlt.core.protocol import RankProtocol
 from smlt.core.sync.header import Header, merge
+from smlt.simulator.hands import apply, computed, on_computed, sum_up
 
 if TYPE_CHECKING:
     from smlt.simulator.process import Process
@@ -71,7 +72,7 @@ class Formation:
         self._dissolve()
         left_s = max(0.0, self._ends_s - self.world.timeline.now)
         for process in self.members:
-            process.later(left_s * self.world.rng.uniform(0.8, 1.0), process.on_computed)
+            process.later(left_s * self.world.rng.uniform(0.8, 1.0), on_computed)
 
     def _dissolve(self) -> None:
         self._is_over = True
@@ -88,7 +89,7 @@ class Formation:
 
     def _sum_up(self, merged: Header) -> None:
         for process in (self.leader, self.second):
-            process.sum_up()
+            sum_up(process)
             process.command = process.machine.next(events.Exchanged(merged))
 
     def _step(self) -> None:
@@ -96,7 +97,7 @@ class Formation:
             return
         pair = (self.leader, self.second)
         for process in pair:
-            process.command = process.machine.next(process.computed())
+            process.command = process.machine.next(computed(process))
         first, other = self.leader.command, self.second.command
         if isinstance(first, events.Exchange) and isinstance(other, events.Exchange):
             self.world.invariants.contributed(self.leader, [process.in_hand for process in pair])
@@ -107,7 +108,7 @@ class Formation:
         for process in (self.leader, self.second):
             command = process.command
             assert isinstance(command, events.Commit), command
-            process.command = process.machine.next(process.commit(command))
+            process.command = process.machine.next(apply(process, command))
         self._records.append(self.second.courier.steps[-1])
         self.world.invariants.committed_by_others(len(self.members) - 2)
         self._go_on()

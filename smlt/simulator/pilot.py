@@ -33,9 +33,10 @@ class Pilot:
         self._over = False
         self.frozen_until_s = -1.0
         self._renewed_at_s = self._ticked_at_s = world.timeline.now
-        self._refused: list[run_events.LaunchFailed] = []
+        self._news: list[run_events.Event] = []
         self._expected: dict[Address, int] = {}
         self._course = world.log_step
+        self._segments = world.log_segments
         self._lease_usd = world.scenario.usd_per_function_s * world.lease_s
         world.store.control = replace(
             world.store.control, epoch=epoch, beat=0, round=None, wish="", stop_now=False, closed=False
@@ -44,9 +45,8 @@ class Pilot:
     def begin(self) -> None:
         """Take over the run."""
         world = self.world
-        newest = max(world.store.checkpoints, default=-1)
-        resume_from = "" if newest < 0 else str(newest)
-        self._course = max(self._course, newest)
+        resume_from = world.store.newest()
+        self._course = max(self._course, int(resume_from or 0))
         started = run_events.Started(
             self.now,
             world.log_generation + 1,
@@ -98,10 +98,9 @@ class Pilot:
 
     def _happenings(self) -> Iterator[run_events.Event]:
         world, now = self.world, self.now
-        refused, self._refused = self._refused, []
-        yield from refused
-        exits = [each for each in world.platform.exits if each.seen_s <= now]
-        world.platform.exits = [each for each in world.platform.exits if each.seen_s > now]
+        news, self._news = self._news, []
+        yield from news
+        exits = world.platform.exits_seen(self.epoch, now)
         later: list[tuple[float, Letter]] = []
         inbox = world.store.inboxes.get(self.epoch, [])
         world.store.inboxes[self.epoch] = later
@@ -118,8 +117,7 @@ class Pilot:
             if letter.extras:
                 yield from self._events_of(letter, now)
         for over in exits:
-            if over.address in self._expected:
-                yield run_events.WorkerExited(now, over.address, over.lost, over.detail)
+            yield run_events.WorkerExited(now, over.address, over.lost, over.detail)
         yield self._tick(now)
 
     def _events_of(self, letter: Letter, now: float) -> Iterator[run_events.Event]:
@@ -132,7 +130,7 @@ class Pilot:
         for evaluation in extras.evaluations:
             yield run_events.EvaluationDone(evaluation)
         for step, seconds in extras.checkpoints:
-            yield run_events.Checkpointed(CheckpointDone(step, 1, seconds), str(step))
+            yield run_events.Checkpointed(CheckpointDone(step, 1, seconds), str(step), address)
         if extras.failure:
             yield run_events.WorkerFailed(now, address, extras.failure)
         if extras.left:
@@ -144,9 +142,15 @@ class Pilot:
         stopping_s = self.machine.stopping_s
         rate = world.scenario.usd_per_function_s
         spent_usd, launched = world.spent_usd(), world.platform.launched
-        world.invariants.money(spent_usd + launched * self._lease_usd)
+        self._check_money()
         worker_usd = rate * (world.lease_s + stopping_s)
-        return run_events.Tick(now, spent_usd + launched * worker_usd, worker_usd, blind)
+        leased_usd = spent_usd + launched * (self._lease_usd + 1.5 * rate * world.timing.look_s)
+        return run_events.Tick(now, spent_usd + launched * worker_usd, worker_usd, blind, leased_usd)
+
+    def _check_money(self, more: int = 0) -> None:
+        """What is spent, and what all functions, and so many more, may still spend before their leases end them."""
+        world = self.world
+        world.invariants.money(world.spent_usd() + (world.platform.launched + more) * self._lease_usd)
 
     def _handle(self, event: run_events.Event) -> None:
         world = self.world
@@ -183,6 +187,8 @@ class Pilot:
             case run_events.KillWorkers():
                 for address in self._expected:
                     world.platform.stop(address)
+            case run_events.FindState():
+                self._news.append(run_events.StateFound(world.store.newest()))
             case run_events.Finish():
                 self._end(command)
 
@@ -195,15 +201,26 @@ class Pilot:
             world.invariants.steps_recorded(data["generation"], steps, self._course)
             self._course = world.log_step = steps[-1] + 1
 
+    def _flush(self) -> None:
+        """Write to the run log, which has one writer: who finds that another one has written is no controller now."""
+        if self._segments == self.world.log_segments:
+            self._segments += 1
+            self.world.log_segments += 1
+        else:
+            self._over = True
+
     def _launch(self, address: Address, workers: int) -> None:
         world = self.world
+        self._flush()
+        if self.is_over():
+            return
         world.invariants.launching(address, self.epoch)
         self._expected.setdefault(address, 0)
-        world.invariants.money(world.spent_usd() + (world.platform.launched + 1) * self._lease_usd)
+        self._check_money(more=1)
         try:
             world.platform.launch(address, workers, self.epoch)
         except CloudError as error:
-            self._refused.append(run_events.LaunchFailed(self.now, address, error.message))
+            self._news.append(run_events.LaunchFailed(self.now, address, error.message))
 
     def _change(self, **fields: Any) -> None:
         """Replace parts of the control record, unless another controller has taken over."""

@@ -27,7 +27,6 @@ class Platform:
 
     Attributes:
         processes: that are there, by uuid.
-        exits: not told yet.
         refuses_until_s, throttle: until then no function is started; no more than so many a second.
         launched: functions that are there, without retries of the platform's own.
         launched_by: the same by the epoch of the controller.
@@ -39,7 +38,7 @@ class Platform:
         self._world = world
         self.processes: dict[str, Process] = {}
         self.handles: dict[Address, str] = {}
-        self.exits: list[Exit] = []
+        self._exits: dict[int, list[Exit]] = {}
         self.refuses_until_s = -1.0
         self.throttles_until_s = -1.0
         self.throttle = 0
@@ -85,7 +84,7 @@ class Platform:
         if self.never_ready > 0:
             self.never_ready -= 1
             process.is_hung = True
-        timeline.after(start_s, process.resume, 0, process.begin)
+        timeline.after(start_s, process.resume, 0, Process.begin)
         if world.scenario.time_limit_s is not None:
             timeline.after(world.scenario.time_limit_s, self.expire, process)
         return uuid
@@ -105,14 +104,22 @@ class Platform:
     def ended(self, process: Process, detail: str, *, lost: bool) -> None:
         """A process is over."""
         world, now = self._world, self._world.timeline.now
-        process.exited_at_s = now
         del self.processes[process.uuid]
         self._seconds += now
         world.gone(process)
         if self.handles.get(process.address) == process.uuid:
             self.launched -= 1
             self.launched_by[process.epoch] -= 1
-            self.exits.append(Exit(now + world.timing.detect_s, process.address, lost, detail))
+            over = Exit(now + world.timing.detect_s, process.address, lost, detail)
+            self._exits.setdefault(process.epoch, []).append(over)
+
+    def exits_seen(self, epoch: int, now: float) -> list[Exit]:
+        """Functions that one controller has launched and that are over, each told once."""
+        exits = self._exits.get(epoch)
+        if not exits:
+            return []
+        self._exits[epoch] = [each for each in exits if each.seen_s > now]
+        return [each for each in exits if each.seen_s <= now]
 
     def running(self, address: Address) -> Process | None:
         """The function that was launched as this, if it is there; not a retry of the platform's own."""

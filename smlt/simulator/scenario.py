@@ -23,7 +23,9 @@ POINTS = (
     "commit",
     "evaluate",
     "save",
+    "saving",
     "manifest",
+    "saved",
     "export",
     "leave",
     "parted",
@@ -46,6 +48,7 @@ WORLD_FAULTS = (
     "controller_crash",
     "two_controllers",
     "massacre",
+    "damage",
 )
 """Kinds that strike something that is shared."""
 WISHES = ("scale", "cancel")
@@ -194,6 +197,8 @@ class Scenario:
         likely_s = scenario.least_s
         if time_limit_s is None and "time_limit" in kinds and rng.random() < 0.3:
             scenario = replace(scenario, time_limit_s=rng.uniform(25.0, 25.0 + likely_s))
+        if scenario.time_limit_s is None:
+            scenario = replace(scenario, can_kill=True)  # where nothing else ends a function, the platform can
         if budget_usd is None and "budget" in kinds and rng.random() < 0.3:
             enough = size * likely_s * scenario.usd_per_function_s
             scenario = replace(scenario, budget_usd=enough * rng.uniform(0.2, 2.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -9,13 +10,11 @@ from typing import NamedTuple
 from smlt.core.messages import Control, Evaluation, Failure, Left, Ready, StepRecord
 from smlt.core.run_events import Address
 from smlt.core.sampler import Cursor
+from smlt.core.saving import KEEP
 from smlt.simulator.timeline import Timeline
 
 PATIENCE_S = 90.0
 """A request that has been tried for so long has failed."""
-
-KEPT = 2
-"""Checkpoints that are kept."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,19 @@ class Letter(NamedTuple):
     extras: Extras | None
 
 
+class Attempt(NamedTuple):
+    """A round's try to save, as `smlt.core.checkpoint.Attempt`."""
+
+    generation: int
+    round: int
+    step: int
+
+    @property
+    def by(self) -> tuple[int, int]:
+        """Which round's."""
+        return self.generation, self.round
+
+
 class Kept(NamedTuple):
     """A complete checkpoint: where it is, the SHARED state, the best value so far, and why nothing is left to do."""
 
@@ -49,6 +61,7 @@ class Kept(NamedTuple):
     state: int
     best: float | None
     goal: str
+    attempt: Attempt
 
 
 class ModelStore:
@@ -66,6 +79,8 @@ class ModelStore:
         self.control = Control(epoch=0)
         self.inboxes: dict[int, list[tuple[float, Letter]]] = {}
         self.checkpoints: dict[int, Kept] = {}
+        self.damaged: dict[int, int] = {}
+        self._parts: dict[Attempt, set[int]] = {}
         self.down_until_s = -1.0
         self.errors_until_s = -1.0
 
@@ -99,11 +114,40 @@ class ModelStore:
         """A mail to the controller that launched its sender, to be seen in so many seconds."""
         self.inboxes.setdefault(epoch, []).append((self._timeline.now + delay_s, letter))
 
-    def keep(self, kept: Kept) -> Kept:
-        """Write a manifest, if there is none for its step yet; returns the one that is there."""
-        return self.checkpoints.setdefault(kept.cursor.step, kept)
+    def part_written(self, attempt: Attempt, rank: int) -> None:
+        """A rank has written its part."""
+        self._parts.setdefault(attempt, set()).add(rank)
 
-    def prune(self, newest: int) -> None:
-        """As `smlt.core.checkpoint.prune`: all but the last ones up to `newest`."""
-        kept = sorted(step for step in self.checkpoints if step <= newest)[-KEPT:]
-        self.checkpoints = {step: self.checkpoints[step] for step in kept}
+    def parts_of(self, attempt: Attempt) -> int:
+        """How many ranks have."""
+        return len(self._parts.get(attempt, ()))
+
+    def keep(self, kept: Kept) -> Kept:
+        """Write a manifest, unless a later round has; returns the one that is there, or was."""
+        step = kept.cursor.step
+        there = self.checkpoints.get(step)
+        if there is None or there.attempt.by < kept.attempt.by:
+            self.checkpoints[step] = kept
+            self.damaged.pop(step, None)
+        return there or kept
+
+    def read(self, step: int, rank: int) -> Kept | None:
+        """A checkpoint as a rank finds it; None where it is gone, or damaged for that rank."""
+        return None if self.damaged.get(step) == rank else self.checkpoints.get(step)
+
+    def newest(self, before: float = float("inf")) -> str:
+        """The key of the newest checkpoint that can be read whole; empty where there is none."""
+        steps = [step for step in self.checkpoints if step < before and step not in self.damaged]
+        return str(max(steps)) if steps else ""
+
+    def prune(self, own: Attempt, passed_over: Set[int]) -> None:
+        """As `smlt.core.checkpoint.prune`: all but the last ones up to the one that was just written."""
+        valid = [step for step in sorted(self.checkpoints) if step <= own.step]
+        if own.step not in valid:
+            return
+        kept = [step for step in valid if step not in passed_over or step == own.step][-KEEP:]
+        for step in [step for step in self.checkpoints if step not in kept]:
+            if not any(attempt.step == step and attempt.by > own.by for attempt in self._parts):
+                del self.checkpoints[step]
+        for attempt in [attempt for attempt in self._parts if attempt.step < own.step and attempt.by <= own.by]:
+            del self._parts[attempt]

@@ -14,7 +14,7 @@ from smlt.core.sampler import Cursor, Schedule
 from smlt.core.task import TaskShape
 from smlt.core.units import Every
 from smlt.simulator import faults
-from smlt.simulator.channel import Gathering, ModelChannel, Receive, RoundKey
+from smlt.simulator.channel import Gathering, ModelChannel, RoundKey, Waiter
 from smlt.simulator.formation import LEAST, Formation
 from smlt.simulator.invariants import Invariants
 from smlt.simulator.pilot import Pilot
@@ -45,7 +45,8 @@ class World:
     Attributes:
         traps: faults that wait for a process to come to their point.
         has_struck: whether anything has gone wrong yet.
-        log_generation, log_step: what the run log says: the last generation that was launched, and the next step.
+        log_generation, log_step, log_segments: what the run log says: the last generation that was launched, and the
+            next step; of how many pieces it is.
         expected: SHARED state before each step, as an undisturbed run has it.
     """
 
@@ -64,8 +65,9 @@ class World:
         self._rank = rank
         self.terms = _terms(scenario)
         fleet_usd_per_s = scenario.workers * scenario.usd_per_function_s
-        self.lease_s = lease_s(max(ORPHAN_GRACE_S, 3 * scenario.timing.beat_s), scenario.budget_usd, fleet_usd_per_s)
-        self.orphan_grace_s = min(max(ORPHAN_GRACE_S, 3 * scenario.timing.beat_s), self.lease_s / 2)
+        grace_s, beat_s = max(ORPHAN_GRACE_S, 3 * scenario.timing.beat_s), scenario.timing.beat_s
+        self.lease_s = max(lease_s(grace_s, scenario.budget_usd, fleet_usd_per_s), 6 * beat_s)
+        self.orphan_grace_s = min(grace_s, self.lease_s / 2)
         self.store = ModelStore(self.timeline, self.rng, scenario.timing.store_s)
         self.invariants = Invariants(self)
         self.channel = ModelChannel(
@@ -82,7 +84,7 @@ class World:
             cursor = self.schedule.after(cursor)
         self.traps: dict[str, list[Fault]] = {}
         self.has_struck = False
-        self.log_generation, self.log_step = 0, 0
+        self.log_generation, self.log_step, self.log_segments = 0, 0, 0
         self.slowest = 1.0 + 2.0 * scenario.timing.spread
         self.pilots: list[Pilot] = []
         self._listening: list[dict[str, Process]] = [{} for _ in range(GROUPS)]
@@ -169,15 +171,15 @@ class World:
             fault.step <= step + 1 for point in STEP_POINTS.intersection(self.traps) for fault in self.traps[point]
         )
 
-    def _form(self, waiting: list[tuple[Process, int, Receive]], gathering: Gathering) -> bool:
+    def _form(self, waiting: list[Waiter], gathering: Gathering) -> bool:
         """Let all who get these sums go on as a formation, if all of them are here and well."""
         workers = len(gathering.values)
         if workers < LEAST or len(waiting) != workers or not self.is_calm(waiting[0][0].step):
             return False
-        for process, ticket, _ in waiting:
+        for process, ticket, *_ in waiting:
             if not process.is_well or process.ticket != ticket:
                 return False
-        members = sorted((process for process, _, _ in waiting), key=lambda process: process.rank)
+        members = sorted((waiter[0] for waiter in waiting), key=lambda process: process.rank)
         Formation(self, members).begin(gathering.values[0])
         return True
 
@@ -243,5 +245,6 @@ def _terms(scenario: Scenario) -> Terms:
         start_deadline_s=30.0,
         silence_s=max(5.0, 5 * beat_s),
         stuck_s=max(5.0, 5 * beat_s),
+        state_write_s=2.0 + 2.5 * beat_s,  # until a wish is read, and until the last word is
         exchange_every=scenario.exchange_every,
     )
