@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from smlt.backends.file_store import FileObjectStore
-from smlt.core.errors import AlreadyExists, ConfigError, Conflict, NotFound, StorageError
+from smlt.core.errors import AccessDenied, AlreadyExists, ConfigError, Conflict, NotFound, StorageError
 from smlt.core.storage import Buffer, ObjectInfo, ObjectStore, StoreSpec
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class ObstoreObjectStore(ObjectStore):
             raise Conflict(f"{key} in {self._name} changed since it was read") from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             hint = "do the credentials in use allow it?"
-            raise StorageError(f"{self._name} refuses access to {key}: {_first_line(error)}", hint) from error
+            raise AccessDenied(f"{self._name} refuses access to {key}: {_first_line(error)}", hint) from error
         except (exceptions.BaseError, OSError) as error:
             raise StorageError(f"{self._name}: {key}: {_first_line(error)}", "is the store reachable?") from error
         except ValueError as error:

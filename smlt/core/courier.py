@@ -8,20 +8,23 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from smlt.core import layout, wire
 from smlt.core.backend import RankSpec
 from smlt.core.errors import NotFound, ProtocolError, StorageError
+from smlt.core.lease import hard_grace_s
 from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, StepRecord
+from smlt.core.patient_store import PATIENCE_S, PatientStore
 from smlt.core.storage import ObjectStore
 
 SILENT_BEAT_S = 0.5
 """A beat goes out at least so often, also when there is nothing to say."""
 
-LAST_TRIES = 3
-"""How often the last word is tried where the store refuses it."""
+SLOW_S = 1.0
+"""A store that has not answered for so long is out of reach."""
 
 
 @dataclass
@@ -42,6 +45,40 @@ class _Outbox:
         )
 
 
+class _Reach:
+    """For how long the store could not be asked anything; a span begins with the first request that failed."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._has_failed = False
+        self._total_s = self._forgotten_s = 0.0
+
+    def asked(self, now: float) -> None:
+        """A request begins."""
+        self._since = now if self._since is None else self._since
+
+    def failed(self) -> None:
+        """It failed."""
+        self._has_failed = True
+
+    def answered(self, now: float) -> None:
+        """It was answered."""
+        self._total_s, self._since, self._has_failed = self.total_s(now), None, False
+
+    def forget(self) -> None:
+        """The controller was heard of: what was before does not count."""
+        self._forgotten_s = self._total_s
+
+    def lost_s(self, now: float) -> float:
+        """Seconds out of reach since the controller was heard of."""
+        return self.total_s(now) - self._forgotten_s
+
+    def total_s(self, now: float) -> float:
+        """Seconds out of reach, in all."""
+        span_s = 0.0 if self._since is None else now - self._since
+        return self._total_s + (span_s if self._has_failed or span_s > SLOW_S else 0.0)
+
+
 class Courier:
     """Carries one worker's mail.
 
@@ -50,6 +87,7 @@ class Courier:
         spec: whose mail.
         clock: monotonic seconds.
         leave: called where the process must end although its training thread does not react.
+        sleep: between two tries of the last word.
     """
 
     def __init__(
@@ -58,6 +96,7 @@ class Courier:
         spec: RankSpec,
         clock: Callable[[], float],
         leave: Callable[[int], None] = os._exit,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store, self._spec, self._clock, self._leave = store, spec, clock, leave
         self._lock, self._sending = threading.Lock(), threading.Lock()
@@ -67,10 +106,12 @@ class Courier:
         self._unsent: bytes | None = None
         self._sent = 0
         self._phase, self._step, self._awaits = "starting", 0, -1
-        self._phase_since = clock()
+        self._phase_since, self._lost_before_phase_s = clock(), 0.0
         self._control = Control(epoch=spec.controller_epoch)
         self._last_beat = (spec.controller_epoch, -1)
         self._heard_at = clock()
+        self._reach = _Reach()
+        self._sleep = sleep
         self._mailed_at = clock() - SILENT_BEAT_S
         self._thread = threading.Thread(target=self._run, name="smlt-courier", daemon=True)
 
@@ -91,7 +132,15 @@ class Courier:
     @property
     def orphaned_for_s(self) -> float:
         """Seconds since the grace ended; 0 while a controller is heard of."""
-        return max(0.0, self._clock() - self._heard_at - self._spec.orphan_grace_s)
+        return max(0.0, self._silence_s - self._spec.orphan_grace_s)
+
+    @property
+    def _silence_s(self) -> float:
+        """Seconds since the controller was heard of, but for those in which the store was out of reach, up to a bound:
+        the controller may be well, and its beats wait as this worker's do.
+        """
+        now = self._clock()
+        return now - self._heard_at - min(PATIENCE_S, self._reach.lost_s(now))
 
     @property
     def superseded(self) -> bool:
@@ -108,6 +157,7 @@ class Courier:
         """Say what the worker is doing now."""
         if phase != self._phase:
             self._phase_since = self._clock()
+            self._lost_before_phase_s = self._reach.total_s(self._phase_since)
         self._phase, self._step, self._awaits = phase, step, awaits
 
     def print(self, text: str) -> None:
@@ -171,15 +221,23 @@ class Courier:
             self.carry()
 
     def _listen(self) -> None:
+        self._reach.asked(self._clock())
         try:
-            control = wire.unpack(self._store.get(layout.CONTROL), Control)
+            data = self._store.get(layout.CONTROL)
         except NotFound:
+            self._reach.answered(self._clock())
             return
+        except StorageError:
+            self._reach.failed()
+            raise
+        self._reach.answered(self._clock())
+        control = wire.unpack(data, Control)
         if control.epoch < self._control.epoch:
             return
         if (control.epoch, control.beat) != self._last_beat:
             self._last_beat = (control.epoch, control.beat)
             self._heard_at = self._clock()
+            self._reach.forget()
         self._control = control
 
     def _send(self) -> bool:
@@ -209,7 +267,7 @@ class Courier:
                 phase=self._phase,
                 step=self._step,
                 awaits=self._awaits,
-                phase_s=self._clock() - self._phase_since,
+                phase_s=self._phase_s,
                 ready=outbox.ready,
                 output=tuple(outbox.output),
                 steps=tuple(outbox.steps),
@@ -220,17 +278,24 @@ class Courier:
             )
         )
 
+    @property
+    def _phase_s(self) -> float:
+        """Seconds in the phase, but for those in which the store, for which it may wait, was out of reach."""
+        now = self._clock()
+        return now - self._phase_since - (self._reach.total_s(now) - self._lost_before_phase_s)
+
     def _send_last(self) -> None:
-        for attempt in range(LAST_TRIES):
-            try:
-                while self._send():
-                    pass
-                return
-            except StorageError as error:
-                if attempt == LAST_TRIES - 1:  # the platform's log is all that is left to say it in
-                    print(f"the last word of {self._spec.label} could not be sent: {error}", file=sys.stderr)
+        """Nothing else is left to do, so this is the place to be patient; as long as anybody may be listening."""
+        patient = PatientStore(self._store, clock=self._clock, sleep=self._sleep, is_over=self._has_no_lease)
+        try:
+            patient.persist(self.tell)
+        except StorageError as error:  # the platform's log is all that is left to say it in
+            print(f"the last word of {self._spec.label} could not be sent: {error}", file=sys.stderr)
+
+    def _has_no_lease(self) -> bool:
+        """Whether nobody has committed money for this function any more."""
+        return self._clock() - self._heard_at > self._spec.lease_s
 
     def _watch(self) -> None:
-        silent_s = self._clock() - self._heard_at
-        if silent_s > self._spec.lease_s:
+        if self._has_no_lease() or self._silence_s > hard_grace_s(self._spec.orphan_grace_s):
             self._leave(0)

@@ -102,6 +102,10 @@ class StorageError(SmltError):
     """An object store failed in a way that a retry did not mend."""
 
 
+class AccessDenied(StorageError):
+    """The store does not let this user do it."""
+
+
 class NotFound(StorageError):
     """The object does not exist."""
 

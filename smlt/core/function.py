@@ -25,6 +25,7 @@ from smlt.core.job import JobSpec
 from smlt.core.membership import Membership
 from smlt.core.messages import Evaluation, Failure, Left, Ready, Round
 from smlt.core.output import OutputTee
+from smlt.core.patient_store import PatientStore
 from smlt.core.plugins import Registry, load_registry
 from smlt.core.protocol import RankProtocol, Rules
 from smlt.core.sampler import Cursor, Schedule, share
@@ -131,16 +132,18 @@ class FunctionWorker(Worker):
     def __init__(self, spec: RankSpec, registry: Registry, store: ObjectStore, courier: Courier) -> None:
         self.last_word = Left("ended")
         self.has_claimed = False
-        self._spec, self._registry, self._store, self._courier = spec, registry, store, courier
+        self._is_closing = False
+        self._spec, self._registry, self._courier = spec, registry, courier
+        self._store = PatientStore(store, is_over=self._is_unwanted)
         self._uuid = uuid.uuid4().hex
         self._faults = FaultPoints(spec.faults, spec.rank, spec.generation, spec.incarnation, once(store, spec.rank))
         self._saver = Saver(
-            store,
+            self._store,
             spec.rank,
             spec.world_size,
             time.monotonic,
             done=courier.checkpoint,
-            tell=courier.tell,  # steps that nobody makes again must be in the log
+            tell=lambda: self._store.persist(courier.tell),  # steps that nobody makes again must be in the log
             reach=self._faults.reach,
         )
         self._job: JobSpec
@@ -414,6 +417,7 @@ class FunctionWorker(Worker):
 
     def close(self) -> None:
         """Release the task and the channel, and give up what is being saved."""
+        self._is_closing = True
         self._saver.close()
         self._release_task()
         self._leave_round()
@@ -503,6 +507,11 @@ class FunctionWorker(Worker):
             raise StopNow("stopped")
         if self._newer_round() and self._joined is not None:
             raise RoundOver
+
+    def _is_unwanted(self) -> bool:
+        """Whether nobody waits for what this process still does in the store."""
+        control = self._courier.control
+        return self._is_closing or self._courier.superseded or control.stop_now or control.closed
 
     def _patience(self, piece: str, peer: int) -> None:
         """While a peer is waited for: obey the controller; without one, do not wait for ever."""

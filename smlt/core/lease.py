@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from smlt.core.patient_store import PATIENCE_S
+
 GRACES = 2.0
 """An orphaned function has a grace to end in order, and another before it ends the hard way."""
+
+OUTAGE_S = PATIENCE_S
+"""The store that carries the beats may be out of reach for so long without anybody being lost."""
 
 BEAT_S = 0.5
 """A little more, since beats come when they come."""
@@ -23,7 +28,12 @@ def lease_s(orphan_grace_s: float, budget_usd: float | None, fleet_usd_per_s: fl
         budget_usd: of the run; None for none.
         fleet_usd_per_s: what all its functions together cost a second.
     """
-    longest = GRACES * orphan_grace_s + BEAT_S
+    longest = hard_grace_s(orphan_grace_s) + OUTAGE_S
     if budget_usd is None or fleet_usd_per_s <= 0:
         return longest
     return min(longest, max(SHORTEST_S, BUDGET_SHARE * budget_usd / fleet_usd_per_s))
+
+
+def hard_grace_s(orphan_grace_s: float) -> float:
+    """Seconds without its controller, in which it could have been heard, after which a function ends the hard way."""
+    return GRACES * orphan_grace_s + BEAT_S

@@ -13,6 +13,7 @@ from smlt.core.control import Mailbox
 from smlt.core.courier import SILENT_BEAT_S, Courier
 from smlt.core.errors import StorageError
 from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, StepRecord
+from smlt.core.patient_store import PATIENCE_S
 from smlt.core.task import TaskShape
 from smlt.testing.backend import eventually
 from tests.support.clocks import FakeClock
@@ -25,11 +26,11 @@ READY = Ready("me", TaskShape(10, 0, 3, ()), 5)
 class Line:
     """A courier without its thread, its controller's mailbox, and a control record."""
 
-    def __init__(self, grace_s: float = 10.0, epoch: int = 3) -> None:
+    def __init__(self, grace_s: float = 10.0, epoch: int = 3, lease_s: float = 140.5) -> None:
         self.store, self.clock, self.left = DictStore(), FakeClock(100.0), []
         self.mailbox = Mailbox(self.store, 1, 0, 0)
-        spec = rank_spec(orphan_grace_s=grace_s, controller_epoch=epoch)
-        self.courier = Courier(self.store, spec, self.clock, self.left.append)
+        spec = rank_spec(orphan_grace_s=grace_s, controller_epoch=epoch, lease_s=lease_s)
+        self.courier = Courier(self.store, spec, self.clock, self.left.append, self.clock.sleep)
 
     def control(self, epoch: int = 3, beat: int = 0, **fields: object) -> Control:
         control = Control(epoch, beat, **fields)
@@ -116,9 +117,28 @@ def test_the_last_word_is_tried_again(line: Line) -> None:
     assert [mail.left for mail in line.mailbox.read()] == [Left("goal")]
 
 
-def test_a_store_that_is_gone_does_not_keep_a_worker(line: Line) -> None:
-    line.store.before = lambda operation, key: _raise_next(iter([StorageError("gone")]))
+def _refuse(operation: str, key: str) -> None:
+    raise StorageError("out of reach")
+
+
+def _allow(operation: str, key: str) -> None:
+    del operation, key
+
+
+def test_the_last_word_waits_for_a_store_that_is_out_of_reach(line: Line) -> None:
+    line.store.before = _refuse
+    line.clock.on_sleep = lambda: setattr(line.store, "before", _refuse if line.clock.now < 160.0 else _allow)
     line.courier.finish(left=Left("goal"))
+    assert [mail.left for mail in line.mailbox.read()] == [Left("goal")]
+    assert line.clock.now > 160.0
+
+
+@pytest.mark.parametrize(("lease_s", "at_most_s"), [(140.5, PATIENCE_S), (15.0, 20.0)])
+def test_a_store_that_is_gone_does_not_keep_a_worker_for_ever(lease_s: float, at_most_s: float) -> None:
+    line = Line(lease_s=lease_s)
+    line.store.before = _refuse
+    line.courier.finish(left=Left("goal"))
+    assert line.clock.now <= 100.0 + at_most_s
 
 
 def _raise_next(errors: Iterator[StorageError]) -> None:
@@ -206,22 +226,87 @@ def test_a_controller_that_falls_silent_makes_an_orphan_until_it_is_heard_again(
     assert line.courier.orphaned_for_s == 0.0
 
 
-def test_a_store_out_of_reach_is_silence_too(line: Line) -> None:
+def outage(line: Line, seconds: float) -> None:
+    """The store is out of reach for so long, as the worker notices."""
+    line.store.before = _refuse
+    for _ in range(4):
+        line.courier.carry()
+        line.clock.advance(seconds / 4)
+    line.store.before = _allow
+
+
+def test_while_the_store_is_out_of_reach_the_controller_is_not_missed(line: Line) -> None:
     line.control(beat=1)
     line.round()
-
-    def down(operation: str, key: str) -> None:
-        raise StorageError("unreachable")
-
-    line.store.before = down
     line.courier.step(record(0))
-    line.clock.advance(11.0)
-    line.courier.carry()
-    assert line.courier.orphaned
-    line.store.before = lambda operation, key: None
-    line.control(beat=2)
-    assert [mail.steps for mail in line.round()] == [(record(0),)]
+    outage(line, 60.0)
     assert not line.courier.orphaned
+    assert [mail.steps for mail in line.round()] == [(record(0),)]
+    line.round(9.9)
+    assert not line.courier.orphaned
+    line.round(0.2)
+    assert line.courier.orphaned
+    line.control(beat=2)
+    line.round()
+    assert not line.courier.orphaned
+    assert line.left == []
+
+
+def test_an_outage_before_the_controller_was_heard_again_excuses_nothing_after_it(line: Line) -> None:
+    line.control(beat=1)
+    outage(line, 60.0)
+    line.round()
+    line.round(10.1)
+    assert line.courier.orphaned
+
+
+def test_a_store_that_is_out_of_reach_for_too_long_makes_an_orphan_and_ends_it() -> None:
+    line = Line(lease_s=1000.0)
+    line.control(beat=1)
+    line.round()
+    outage(line, PATIENCE_S + 9.9)
+    assert not line.courier.orphaned
+    outage(line, 0.2)
+    assert line.courier.orphaned
+    outage(line, 10.3)
+    assert line.left == []
+    outage(line, 0.4)
+    line.courier.carry()
+    assert line.left
+
+
+def test_money_is_a_wall_that_no_outage_moves() -> None:
+    line = Line(lease_s=15.0)
+    line.control(beat=1)
+    line.round()
+    outage(line, 15.2)
+    line.courier.carry()
+    assert line.left == [0]
+
+
+def test_a_store_that_does_not_answer_at_all_is_out_of_reach(line: Line) -> None:
+    line.control(beat=1)
+    line.round()
+    seen = []
+
+    def hang(operation: str, key: str) -> None:
+        line.store.before = _allow
+        line.clock.advance(30.0)
+        seen.append(line.courier.orphaned)
+
+    line.store.before = hang
+    line.round()
+    assert seen == [False]
+    assert not line.courier.orphaned
+
+
+def test_a_phase_is_no_longer_for_a_store_that_was_out_of_reach(line: Line) -> None:
+    line.courier.doing("saving", 3)
+    line.round(2.0)
+    outage(line, 60.0)
+    assert line.round()[0].phase_s == pytest.approx(2.0)
+    line.courier.doing("computing", 3)
+    assert line.round(3.0)[0].phase_s == pytest.approx(3.0)
 
 
 def test_a_control_record_of_another_smlt_is_silence_too(line: Line) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import ml_dtypes
 import numpy as np
@@ -93,15 +94,13 @@ def entry(start: int, stop: int, shape: list[int], dtype: str = "U8") -> dict[st
     ],
 )
 def test_what_is_no_file_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="its (header|arrays)|has not the bytes"):
+    with pytest.raises(ValueError, match=r"its (header|arrays)|has not the bytes"):
         views_of(data)
 
 
 @given(st.integers(0, 2000), st.integers(1, 255))
-def test_a_damaged_file_gives_arrays_or_a_refusal(position: int, flip: int) -> None:
+def test_a_damaged_file_gives_arrays_or_a_refusal_and_no_other_error(position: int, flip: int) -> None:
     data = bytearray(Snapshot().take(ARRAYS))
     data[position % len(data)] ^= flip
-    try:
+    with suppress(ValueError):
         views_of(bytes(data))
-    except ValueError:
-        pass
