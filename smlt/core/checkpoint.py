@@ -8,7 +8,7 @@ import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgpack
@@ -248,6 +248,17 @@ def latest_manifest(store: ObjectStore, before: int | None = None) -> str:
         if all(sizes.get(part.key) == part.size_bytes for part in manifest.all_parts):
             return key
     return ""
+
+
+def reopen(store: ObjectStore) -> None:
+    """Let training go on from the newest checkpoint although its goal was reached there; it has another now."""
+    key = latest_manifest(store)
+    if not key:
+        return
+    data, version = store.get_versioned(key)
+    manifest = wire.unpack(data, Manifest)
+    if manifest.goal:
+        store.compare_and_swap(key, wire.pack(replace(manifest, goal="")), version)
 
 
 def prune(store: ObjectStore, own: Attempt, keep: int, passed_over: Container[int] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -76,12 +77,12 @@ class ControlDesk:
         try:
             data, version = store.get_versioned(layout.CONTROL)
         except NotFound:
-            control = Control(epoch=1)
+            control = Control(epoch=1, holder=uuid.uuid4().hex)
             return cls(store, clock, control, _create(store, run, control))
         before = wire.unpack(data, Control)
         if not before.closed and _is_alive(store, before, clock, sleep):
             raise _driven(run)
-        control = Control(epoch=before.epoch + 1)
+        control = Control(epoch=before.epoch + 1, holder=uuid.uuid4().hex)
         try:
             # By the version that was found silent: of several who saw it so, one takes the run.
             version = store.compare_and_swap(layout.CONTROL, wire.pack(control), version)

@@ -157,6 +157,7 @@ class Control:
         closed: the run has no controller and wants none: it is over.
         setbacks: how often the run had to go back to a checkpoint under this controller.
         observed_s: for how long this controller had driven the run when the round was opened.
+        holder: the controller's own uuid: no two controllers ever want to write the same record.
     """
 
     epoch: int
@@ -167,6 +168,7 @@ class Control:
     closed: bool = False
     setbacks: int = 0
     observed_s: float = 0.0
+    holder: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from smlt.core import checkpoint, layout
+from smlt.core import checkpoint, layout, wire
 from smlt.core.checkpoint import Attempt, Manifest
 from smlt.core.errors import CorruptObject, NotFound
 from smlt.core.sampler import Cursor
@@ -188,6 +189,18 @@ def test_of_two_that_write_a_manifest_at_once_the_later_round_s_stays() -> None:
     store.before = race
     save(store, 7)
     assert checkpoint.read_manifest(store, layout.manifest(7)) == rival
+
+
+def test_a_run_that_has_reached_its_goal_can_go_on_from_there() -> None:
+    store = DictStore()
+    checkpoint.reopen(store)
+    save(store, 5)
+    ended = replace(save(store, 9), goal="target")
+    store.put(layout.manifest(9), wire.pack(ended))
+    for _ in range(2):
+        checkpoint.reopen(store)
+        assert checkpoint.read_manifest(store, layout.manifest(9)) == replace(ended, goal="")
+    assert store.keys(layout.CHECKPOINTS).count(layout.manifest(5)) == 1
 
 
 def test_pruning_keeps_the_newest() -> None:

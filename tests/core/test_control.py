@@ -26,7 +26,7 @@ def test_the_first_controller_takes_the_run_at_once() -> None:
     store, clock = DictStore(), FakeClock()
     assert take(store, clock).epoch == 1
     assert clock.now == 0.0
-    assert record(store) == Control(epoch=1)
+    assert record(store) == Control(epoch=1, holder=record(store).holder)
 
 
 def test_a_second_controller_is_refused_while_the_first_one_renews() -> None:
@@ -46,12 +46,20 @@ def test_a_silent_controller_is_succeeded_and_stops_at_its_next_word() -> None:
     first.change(wish="budget", round=Round(1, 0, ("a",)), stop_now=True)
     second = take(store, clock)
     assert clock.now >= 2 * RENEW_S
-    assert (second.epoch, record(store)) == (2, Control(epoch=2))
+    assert (second.epoch, record(store)) == (2, Control(epoch=2, holder=record(store).holder))
     for word in (first.renew, lambda: first.change(wish="mine")):
         with pytest.raises(ConfigError, match="another controller has taken over"):
             word()
     second.change(wish="goal")
     assert record(store).wish == "goal"
+
+
+def test_no_two_controllers_write_the_same_record() -> None:
+    """So that one whose answer got lost can tell its own from another's."""
+    records = [DictStore(), DictStore()]
+    for store in records:
+        take(store, FakeClock())
+    assert records[0].get(layout.CONTROL) != records[1].get(layout.CONTROL)
 
 
 def test_a_closed_run_is_taken_at_once() -> None:
@@ -99,7 +107,7 @@ def test_every_word_is_news_to_the_workers_and_keeps_the_rest() -> None:
     opened = Round(1, 0, ("a", "b"))
     desk.change(round=opened, wish="")
     desk.change(wish="time limit")
-    assert record(store) == Control(epoch=1, beat=2, round=opened, wish="time limit")
+    assert record(store) == Control(epoch=1, beat=2, round=opened, wish="time limit", holder=desk.control.holder)
 
 
 def test_renewing_writes_only_after_a_while() -> None:

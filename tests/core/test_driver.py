@@ -13,7 +13,7 @@ from smlt.core.backend import Phase
 from smlt.core.engine import RunRequest, run
 from smlt.core.errors import CloudError, ConfigError
 from smlt.core.job import JobSpec
-from smlt.core.messages import Control, Failure, Left, Mail, Ready, StepRecord
+from smlt.core.messages import CheckpointDone, Control, Failure, Left, Mail, Ready, Round, StepRecord
 from smlt.core.runlog import RunEvent, read_events, view_of
 from smlt.core.summary import Summary
 from smlt.core.task import TaskShape
@@ -118,6 +118,21 @@ def test_functions_that_are_lost_again_and_again_are_told_as_the_platform_tells_
     assert "killed by signal 9" in summary.error["message"]
 
 
+def test_a_checkpoint_that_no_rank_can_read_is_not_named_again(tmp_path: Path) -> None:
+    def script(function: Function) -> None:
+        function.say(ready(function))
+        if function.spec.incarnation == 0:
+            torn = Failure("CorruptObject", "the digest of part 0 is another one", "", "")
+            function.say(Mail("loading", 3, checkpoints=(CheckpointDone(3, 100, 0.1),), failure=torn))
+        else:
+            function.say(Mail("leaving", 5, left=Left("goal", 5, 1)))
+        function.end()
+
+    assert train(tmp_path, script, workers={"count": 1}).status == "succeeded"
+    control = wire.unpack(ScriptedBackend.launchers[0].functions["1.0.0"].store.get(layout.CONTROL), Control)
+    assert control.round == Round(1, 1, ("uuid-1.0.1",), resume_from="")
+
+
 def test_what_all_functions_cost_is_in_the_summary_over_all_sessions(tmp_path: Path) -> None:
     def fail(function: Function) -> None:
         function.say(Mail("building", 0, failure=Failure("TaskError", "it broke", "mend it", "")))
@@ -192,7 +207,8 @@ def test_a_controller_that_is_succeeded_stops_and_writes_nothing_more(tmp_path: 
     launcher = ScriptedBackend.launchers[0]
     store = launcher.functions["1.0.0"].store
     assert launcher.is_closed
-    assert wire.unpack(store.get(layout.CONTROL), Control) == Control(epoch=3)
+    control = wire.unpack(store.get(layout.CONTROL), Control)
+    assert (control.epoch, control.round, control.closed) == (3, None, False)
     assert list(read_events(store)) == logged[-1]
     assert not store.exists(layout.SUMMARY)
     assert ScriptedBackend.cleaned == []
