@@ -1,6 +1,7 @@
 """Train PyTorch and TensorFlow models on serverless functions, under a deadline and a budget.
 
-`smlt.train` trains; `smlt.Loss` and `smlt.Metric` are for tasks; everything is imported on first use.
+`smlt.train` trains and `smlt.resume` goes on; `smlt.Loss` and `smlt.Metric` are for tasks. Everything is imported on
+first use.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from smlt._version import __version__
 
 if TYPE_CHECKING:
-    from smlt.api import Result, train
+    from smlt.api import Result, resume, train
     from smlt.core.errors import SmltError
     from smlt.core.job import JobSpec
     from smlt.core.task import Loss, Metric
 
-__all__ = ["JobSpec", "Loss", "Metric", "Result", "SmltError", "__version__", "train"]
+__all__ = ["JobSpec", "Loss", "Metric", "Result", "SmltError", "__version__", "resume", "train"]
 
 _HOMES = {
     "JobSpec": "smlt.core.job",
@@ -24,6 +25,7 @@ _HOMES = {
     "Metric": "smlt.core.task",
     "Result": "smlt.api",
     "SmltError": "smlt.core.errors",
+    "resume": "smlt.api",
     "train": "smlt.api",
 }
 

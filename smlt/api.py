@@ -1,4 +1,4 @@
-"""The Python face of `smlt train`: the same settings, the same engine, a result in place of a printed summary."""
+"""The Python face of `smlt train` and `resume`: the same settings and engine, a result instead of a printed summary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Result:
 
     Attributes:
         status: `succeeded`, or `stopped` by its deadline or budget (then `model_path` is None and the run's checkpoint
-            is kept; the same call with the same `name` and a higher limit goes on).
+            is kept; `resume` with a higher limit goes on).
         metrics: `loss` is the last training loss; evaluation metrics under the names the task gave them.
         cost_usd: all that was spent.
         wall_seconds: over all sessions of the run.
@@ -117,6 +117,62 @@ def train(
         return _result(run(request, registry, listener=listener, interrupts=interrupts))
 
 
+def resume(
+    run: str,
+    *,
+    task: type | None = None,
+    backend: str | None = None,
+    workers: int | str | None = None,
+    memory: str | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    params: Mapping[str, Any] | None = None,
+    deadline: str | float | None = None,
+    budget: str | float | None = None,
+    runs_dir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+) -> Result:
+    """Go on with a run by its own settings, and wait for the result: one that stopped, failed or lost its controller.
+
+    A finished run goes on for longer with more `epochs` or `steps` in all. In the folder that the run was started in,
+    the task's files there count; anywhere else, those that the run kept. SMLT_* variables and configuration files
+    do not.
+
+    Args:
+        run: its name.
+        task: the class, where the run was started with one.
+        backend, workers, memory, epochs, steps, params, deadline, budget: to be changed; as in `train`. A deadline
+            counts from now, a budget over all of the run.
+        runs_dir: where runs are kept; SMLT_RUNS_DIR or `.smlt/runs` where not given.
+        settings: any other key of `smlt.toml` to be changed, like {"train.clip_norm": 1.0}.
+        quiet: show no progress; False shows it on stderr.
+
+    Raises:
+        ConfigError: there is no such run, it is being driven, there is nothing left to do, or a change cannot be made.
+        TaskError, JobFailed, Interrupted: as in `train`.
+    """
+    from smlt.cli.found_runs import find_run
+    from smlt.core.engine import Interrupts
+    from smlt.core.engine import run as drive
+    from smlt.core.layers import runs_folder
+    from smlt.core.plugins import load_registry
+    from smlt.core.resume import Changes, resumption
+
+    arguments = {
+        "backend": backend, "workers": workers, "memory": memory, "epochs": epochs, "steps": steps,
+        "params": params, "deadline": deadline, "budget": budget,
+    }  # fmt: skip
+    registry = load_registry()
+    folder = runs_folder(runs_dir, os.environ, Path.cwd())
+    found = find_run(registry, folder, run)
+    changes = Changes(arguments, "smlt.resume({}=)".format, keyed=settings, task_class=task)
+    request = resumption(found.store, found.record, folder, Path.cwd(), changes, registry).request
+    interrupts = Interrupts()
+    with _progress(quiet) as (listener, say), cancelling(interrupts, say):
+        return _result(drive(request, registry, listener=listener, interrupts=interrupts))
+
+
 @contextmanager
 def cancelling(interrupts: Interrupts, say: Callable[[str], None]) -> Iterator[None]:
     """While entered, Ctrl-C cancels the run: once to stop after a checkpoint, twice to stop now. SIGTERM is the first.
@@ -160,7 +216,8 @@ def _result(summary: Summary) -> Result:
         raise _error(summary)
     if summary.status == "cancelled":
         raise Interrupted(
-            f"run {summary.run!r} was cancelled at step {summary.steps}", f"name={summary.run!r} goes on from there"
+            f"run {summary.run!r} was cancelled at step {summary.steps}",
+            f"smlt.resume({summary.run!r}) goes on from there",
         )
     return Result(
         status=summary.status,

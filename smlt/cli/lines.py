@@ -42,8 +42,7 @@ class EventLines:
         data = event.data
         match event.kind:
             case "created":
-                travels = f", {format_bytes(data['bundle_bytes'])} of files travel" if data["bundle_bytes"] else ""
-                yield f"run {data['run']}: {data['task']} on {data['backend']}{travels}"
+                yield _created(data)
             case "planned":
                 yield _planned(data)
             case "state" if data["state"] in _STATES:
@@ -83,6 +82,16 @@ class EventLines:
         return ", ".join(part for part in (progress_text(view), loss, speed, taken, cost) if part)
 
 
+def _created(data: Mapping[str, Any]) -> str:
+    name = f"run {data['run']}"
+    if data.get("goes_on"):
+        step = data["goes_on_at"]
+        name += " begins again" if step is None else f" goes on at step {step}"
+    travels = f", {format_bytes(data['bundle_bytes'])} of files travel" if data["bundle_bytes"] else ""
+    kept = " as it kept them" if data.get("kept_code") else ""
+    return f"{name}: {data['task']} on {data['backend']}{travels}{kept}"
+
+
 def _planned(data: Mapping[str, Any]) -> str:
     allocation = data["allocation"]
     count = allocation["workers"]
@@ -111,6 +120,16 @@ def _detail(event: RunEvent) -> Iterator[str]:
             yield f"checkpoint at step {data['step']} ({size}, {format_duration(data['seconds'])})"
         case "wish":
             yield f"asked the workers to stop: {data['reason']}"
+        case "lost":
+            yield f"rank {data['rank']} is lost at step {data['step']}: {data['detail']}"
+        case "hand_over":
+            yield f"generation {data['generation']} makes ready to take over: {data['reason']}"
+        case "handed_over":
+            yield f"generation {data['generation']} took over; {format_duration(data['stall_s'])} without a step"
+        case "launch_failed":
+            yield f"rank {data['rank']} could not be launched: {data['detail']}"
+        case "rolled_back":
+            yield f"going on at step {data['step']} again"
         case "exited":
             yield f"the function of rank {data['rank']} is over" + (f": {data['detail']}" if data["detail"] else "")
 

@@ -28,19 +28,29 @@ def load_settings(
     layers = read_layers(
         cwd=Path.cwd(),
         env=os.environ,
-        flags={name: None if value is None else Text(value) for name, value in flags.items()},
+        flags=texts(flags),
         origin_of=lambda name: "TASK" if name == "task" else f"--{name}",
         assignments=assignments or (),
         config=config,
     )
     settings = resolve(layers, registry, task_required=task_required)
+    tell_set_aside(settings)
+    return settings
+
+
+def texts(flags: Mapping[str, str | None]) -> dict[str, Text | None]:
+    """Flags as bare text, to be read by the type of their settings."""
+    return {name: None if value is None else Text(value) for name, value in flags.items()}
+
+
+def tell_set_aside(settings: Settings) -> None:
+    """Say on stderr which settings are for another backend."""
     for item in settings.set_aside:
         print(
             f"note: {item.origin}: {spell(item.path)} is for another backend, not used with "
             f"{settings.spec.backend.name!r}",
             file=sys.stderr,
         )
-    return settings
 
 
 def absolute_runs_dir(given: Path | None) -> Path:

@@ -12,7 +12,23 @@ from typing import Annotated, Any
 import typer
 
 from smlt._version import __version__
-from smlt.cli import backends, bench, cancel, check, config, init, logs, runs, scale, serve_channel, status, train
+from smlt.cli import (
+    attach,
+    backends,
+    bench,
+    cancel,
+    check,
+    config,
+    init,
+    logs,
+    resume,
+    runs,
+    scale,
+    serve_channel,
+    simulate,
+    status,
+    train,
+)
 from smlt.core.errors import SmltError
 
 app = typer.Typer(
@@ -24,14 +40,17 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("train")(train.train)
+app.command("resume")(resume.resume)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("runs")(runs.runs)
+app.command("attach")(attach.attach)
 app.command("scale")(scale.scale)
 app.command("cancel")(cancel.cancel)
 app.command("check")(check.check)
 app.command("backends")(backends.backends)
 app.command("serve-channel")(serve_channel.serve_channel)
+app.command("simulate")(simulate.simulate)
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
 

@@ -26,6 +26,18 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any key of smlt.toml; may be repeated."),
 ]
+WorkerCount = Annotated[
+    str | None, typer.Option("-w", "--workers", metavar="N", help="How many work at once, or auto.")
+]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of each worker, like 2GiB, or auto.")]
+Deadline = Annotated[str | None, typer.Option(metavar="TIME", help="Stop by then, like 30m.")]
+Budget = Annotated[str | None, typer.Option(metavar="USD", help="Stop before more is spent, like 2usd.")]
+Epochs = Annotated[str | None, typer.Option(metavar="N", help="Passes over the data.")]
+Steps = Annotated[str | None, typer.Option(metavar="N", help="Steps, instead of epochs.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background once a first step is made.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell of workers and checkpoints too.")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask before money is spent.")]
 OutputFormat = Annotated[Output, typer.Option("-o", "--output", help="A table for people, or one JSON document.")]
 RunsDir = Annotated[
     Path | None,

@@ -32,6 +32,11 @@ class Progress(ABC):
         self.view = self.view.after(event)
         self._do_show(event)
 
+    def catch_up(self, event: RunEvent) -> None:
+        """Take note of an event of the past, without showing it."""
+        self.view = self.view.after(event)
+        self._do_catch_up(event)
+
     def __enter__(self) -> Self:
         return self
 
@@ -44,6 +49,9 @@ class Progress(ABC):
 
     @abstractmethod
     def _do_show(self, event: RunEvent) -> None: ...
+
+    def _do_catch_up(self, event: RunEvent) -> None:  # noqa: B027  who shows nothing has nothing to remember
+        pass
 
 
 class Quiet(Progress):
@@ -71,6 +79,9 @@ class Plain(Progress):
             os.write(sys.stderr.fileno(), f"{text}\n".encode())
         except OSError:  # a notebook's stderr is no file
             print(text, file=sys.stderr)
+
+    def _do_catch_up(self, event: RunEvent) -> None:
+        self._lines.of(event)
 
     def _do_show(self, event: RunEvent) -> None:
         lines = self._lines.of(event)
@@ -105,6 +116,9 @@ class Bar(Progress):
     def say(self, text: str) -> None:
         """Beside the state, when the bar is next drawn."""
         self._said = text
+
+    def _do_catch_up(self, event: RunEvent) -> None:
+        self._lines.of(event)
 
     def _do_show(self, event: RunEvent) -> None:
         from rich.text import Text

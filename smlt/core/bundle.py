@@ -59,9 +59,7 @@ def find_task(task: str, folder: Path) -> TaskSource:
         raise ConfigError(
             f"[job].task: {task!r} names no class", "write it like task.py:Digits or package.module:Digits"
         )
-    file = (folder / path) if path.endswith(".py") else (folder / Path(*path.split("."))).with_suffix(".py")
-    if not file.is_file() and not path.endswith(".py"):
-        file = folder / Path(*path.split(".")) / "__init__.py"
+    file = task_file(path, folder)
     if not file.is_file():
         beside = sorted(item.name for item in folder.glob("*.py"))
         hint = nearest(path, beside) if path.endswith(".py") else "a module is looked up from the current folder"
@@ -76,6 +74,14 @@ def find_task(task: str, folder: Path) -> TaskSource:
     relative = file.relative_to(top).with_suffix("")
     parts = relative.parts[:-1] if relative.name == "__init__" else relative.parts
     return TaskSource(top / relative.parts[0], top, ".".join(parts), class_name, file)
+
+
+def task_file(path: str, folder: Path) -> Path:
+    """Where the file of a task would be that is written as `file.py` or `package.module`."""
+    if path.endswith(".py"):
+        return folder / path
+    file = (folder / Path(*path.split("."))).with_suffix(".py")
+    return file if file.is_file() else folder / Path(*path.split(".")) / "__init__.py"
 
 
 def _check_defines(file: Path, class_name: str) -> None:

@@ -16,13 +16,13 @@ from smlt.core.errors import SmltError
 from smlt.core.job import JobSpec
 from smlt.core.ledger import Ledger
 from smlt.core.messages import Failure
-from smlt.core.parcel import make_parcel
+from smlt.core.parcel import TaskParcel, make_parcel
 from smlt.core.planner import Plan
 from smlt.core.planning import plan_job
 from smlt.core.plugins import Registry
 from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog
-from smlt.core.runs import OpenRun, open_run
+from smlt.core.runs import OpenRun, as_taken, open_run, reopen
 from smlt.core.summary import Summary
 
 __all__ = ["Interrupts", "RunRequest", "run"]
@@ -37,12 +37,16 @@ class RunRequest:
         runs_dir: where runs are kept, absolute.
         folder: where the task's file is looked up.
         task_class: a class given in Python instead of a file.
+        goes_on: the run of this name must be there; if it is finished, the job must ask for more of it.
+        kept: the task as the run's store has it, instead of the files in `folder`.
     """
 
     spec: JobSpec
     runs_dir: Path
     folder: Path
     task_class: type | None = None
+    goes_on: bool = False
+    kept: TaskParcel | None = None
 
 
 def run(
@@ -70,15 +74,22 @@ def run(
     began = time.monotonic()
     spec = request.spec
     backend = registry.backend(spec.backend.name, spec.backend.options)
-    parcel = make_parcel(spec, request.folder, request.runs_dir, request.task_class)
+    parcel = request.kept or make_parcel(spec, request.folder, request.runs_dir, request.task_class)
     plan = plan_job(spec, backend, request.runs_dir, registry)
-    opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time())
+    opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time(), goes_on=request.goes_on)
     desk = ControlDesk.take(opened.store, opened.name)
+    try:
+        opened = as_taken(opened)
+        if opened.before.state == "succeeded":
+            reopen(opened.store)
+    except SmltError:
+        desk.change(closed=True)
+        raise
     log = RunLog(opened.store, time.time, listener)
     ledger = Ledger(backend.catalog, opened.before.spent_usd, opened.before.function_s)
     error: SmltError | None = None
     try:
-        log.append("created", _description(opened))
+        log.append("created", _description(opened, request))
         log.append("planned", _account(opened, plan))
         try:
             finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts())
@@ -120,16 +131,26 @@ def _failed(error: SmltError) -> Finish:
     return Finish("failed", kind, failure=Failure(kind, error.message, error.hint, ""))
 
 
-def _description(opened: OpenRun) -> dict[str, object]:
-    spec = opened.spec
+def _description(opened: OpenRun, request: RunRequest) -> dict[str, object]:
+    spec, parcel = opened.spec, opened.parcel
     return {
         "run": opened.name,
         "backend": opened.backend.name,
-        "task": opened.parcel.label,
+        "task": parcel.label,
         "epochs": spec.job.epoch_limit,
         "deadline_s": spec.limits.deadline,
         "budget_usd": spec.limits.budget,
-        "bundle_bytes": len(opened.parcel.bundle),
+        "bundle_bytes": len(parcel.bundle),
+        "goes_on": bool(opened.before.run),
+        "goes_on_at": opened.before.checkpoint_step,
+        "folder": str(request.folder),
+        "kept_code": request.kept is not None,
+        "code": {
+            "sha256": parcel.sha256,
+            "module": parcel.module,
+            "class_name": parcel.class_name,
+            "preload": parcel.preload,
+        },
         "smlt": __version__,
         "job": spec.to_plain(),
     }

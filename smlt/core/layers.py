@@ -97,16 +97,7 @@ def read_layers(
         project_file: whether `./smlt.toml` counts.
     """
     problems: list[Problem] = []
-    given = [
-        item
-        for name, value in (flags or {}).items()
-        if value is not None
-        for item in leaves(SHORTCUTS[name], value, origin_of(name), cwd)
-    ]
-    assigned = [
-        *_keyed(keyed or {}, origin_of("settings"), cwd, problems),
-        *_assigned(assignments, cwd, problems),
-    ]
+    given = _given(flags or {}, origin_of, keyed or {}, assignments, cwd, problems)
     variables = _variables(env, cwd, problems)
     if config is None and env.get("SMLT_CONFIG"):
         config = Path(env["SMLT_CONFIG"])
@@ -117,7 +108,51 @@ def read_layers(
     before = len(problems)
     read = [tuple(_file(path, must, cwd, problems)) for path, must in files]
     unread = len(problems) > before
-    return Layers((tuple(given), tuple(assigned), tuple(variables), *read), tuple(problems), cwd, unread)
+    return Layers((*given, tuple(variables), *read), tuple(problems), cwd, unread)
+
+
+def layers_over(
+    job: Mapping[str, Any],
+    origin: str,
+    *,
+    cwd: Path,
+    folder: Path,
+    flags: Mapping[str, Any],
+    origin_of: Callable[[str], str],
+    keyed: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+) -> Layers:
+    """What changes a job that is there: flags and `--set` over its own settings. Nothing else counts.
+
+    Args:
+        job: the settings that are there, by section.
+        origin: what they are called where they are wrong.
+        cwd: the folder of the command.
+        folder: that paths in `job` start from.
+        flags, origin_of, keyed, assignments: as in `read_layers`.
+    """
+    problems: list[Problem] = []
+    changes = _given(flags, origin_of, keyed or {}, assignments, cwd, problems)
+    return Layers((*changes, tuple(leaves((), job, origin, folder))), tuple(problems), cwd)
+
+
+def _given(
+    flags: Mapping[str, Any],
+    origin_of: Callable[[str], str],
+    keyed: Mapping[str, Any],
+    assignments: Sequence[str],
+    cwd: Path,
+    problems: list[Problem],
+) -> tuple[tuple[Setting, ...], tuple[Setting, ...]]:
+    """Flags, and what is set by its key."""
+    named = [
+        item
+        for name, value in flags.items()
+        if value is not None
+        for item in leaves(SHORTCUTS[name], value, origin_of(name), cwd)
+    ]
+    assigned = [*_keyed(keyed, origin_of("settings"), cwd, problems), *_assigned(assignments, cwd, problems)]
+    return tuple(named), tuple(assigned)
 
 
 def user_config(env: Mapping[str, str]) -> Path:

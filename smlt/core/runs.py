@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from smlt._version import __version__
-from smlt.core import layout, wire
+from smlt.core import checkpoint, layout, wire
 from smlt.core.backend import Backend, RunPlace
 from smlt.core.errors import AlreadyExists, ConfigError, NotFound, StorageError
 from smlt.core.job import JobSpec
@@ -17,6 +17,7 @@ from smlt.core.messages import RunRecord
 from smlt.core.parcel import TaskParcel
 from smlt.core.plugins import Registry
 from smlt.core.runlog import RunView, view_of
+from smlt.core.sessions import last_session
 from smlt.core.storage import ObjectStore
 from smlt.core.summary import Summary
 
@@ -32,6 +33,7 @@ class OpenRun:
         place: for the backend.
         store: the run's objects.
         parcel: the task.
+        goes_on: whether it was there already, and is to be gone on with even where it is finished.
         before: what earlier sessions of the run came to.
         earlier: the summary of the last one, if it came to one.
     """
@@ -42,14 +44,22 @@ class OpenRun:
     place: RunPlace
     store: ObjectStore
     parcel: TaskParcel
+    goes_on: bool = False
     before: RunView = field(default_factory=RunView)
     earlier: Summary | None = None
 
 
 def open_run(
-    spec: JobSpec, backend: Backend[Any], parcel: TaskParcel, runs_dir: Path, registry: Registry, now: float
+    spec: JobSpec,
+    backend: Backend[Any],
+    parcel: TaskParcel,
+    runs_dir: Path,
+    registry: Registry,
+    now: float,
+    *,
+    goes_on: bool = False,
 ) -> OpenRun:
-    """Make a run, or go on with the unfinished one of the same name.
+    """Make a run, or go on with the unfinished one of the same name; where it `goes_on`, with a finished one too.
 
     Args:
         spec: the job.
@@ -62,6 +72,10 @@ def open_run(
     Raises:
         ConfigError: the run of this name is finished, or another job's; the run's store cannot be written.
     """
+    if goes_on:
+        place = RunPlace(spec.job.name or "", runs_dir, parcel.preload)
+        store = registry.open_store(backend.object_store(place))
+        return _open_again(OpenRun(place.run, spec, backend, place, store, parcel, goes_on=True))
     stem = spec.job.name or _generated_name(parcel.label, now)
     name, number = stem, 1
     while True:
@@ -72,7 +86,7 @@ def open_run(
             store.put_if_absent(layout.RECORD, wire.pack(record))
         except AlreadyExists:
             if spec.job.name:
-                return _open_again(spec, backend, place, store, parcel)
+                return _open_again(OpenRun(name, spec, backend, place, store, parcel))
             number += 1
             name = f"{stem}-{number}"
             continue
@@ -81,30 +95,72 @@ def open_run(
         return OpenRun(name, spec, backend, place, store, parcel)
 
 
-def _open_again(
-    spec: JobSpec, backend: Backend[Any], place: RunPlace, store: ObjectStore, parcel: TaskParcel
-) -> OpenRun:
-    record = wire.unpack(store.get(layout.RECORD), RunRecord)
-    if record.task != parcel.label:
+def as_taken(run: OpenRun) -> OpenRun:
+    """The run as it is now that its control record is taken: who drove it before may have come to an end meanwhile.
+
+    Raises:
+        ConfigError: it is finished.
+    """
+    return _open_again(run)
+
+
+def reopen(store: ObjectStore) -> None:
+    """Let the newest checkpoint be gone on from, though training ended there early: the job has another target now."""
+    key = checkpoint.latest_manifest(store)
+    manifest = checkpoint.read_manifest(store, key)
+    if manifest.goal:
+        store.put(key, wire.pack(replace(manifest, goal="")))
+
+
+def _open_again(run: OpenRun) -> OpenRun:
+    record = wire.unpack(run.store.get(layout.RECORD), RunRecord)
+    if record.task != run.parcel.label:
         raise ConfigError(
-            f"run {record.name!r} trains {record.task}, not {parcel.label}", "choose another --name for the new task"
+            f"run {run.name!r} trains {record.task}, not {run.parcel.label}", "choose another --name for the new task"
         )
-    view = view_of(store)
-    if view.state == "succeeded":
-        raise ConfigError(
-            f"run {record.name!r} is finished", f"choose another --name; its result: smlt status {record.name}"
-        )
-    changed = _changes(JobSpec.from_plain(record.job), spec)
+    changed = _changes(JobSpec.from_plain(record.job), run.spec)
     if changed:
         raise ConfigError(
-            f"run {record.name!r} was begun with another {', '.join(changed)}",
+            f"run {run.name!r} was begun with another {', '.join(changed)}: the next steps would not follow",
             "go on with what it began with, or choose another --name",
         )
+    view = view_of(run.store)
+    if run.goes_on:
+        _check_more_to_do(run, record, view.state == "succeeded")
+    elif view.state == "succeeded":
+        hint = f"smlt resume {run.name} --epochs N goes on for longer; for a new run choose another --name"
+        raise ConfigError(f"run {run.name!r} is finished", hint)
     try:
-        earlier = Summary.from_json(store.get(layout.SUMMARY))
+        earlier = Summary.from_json(run.store.get(layout.SUMMARY))
     except NotFound:
         earlier = None
-    return OpenRun(record.name, spec, backend, place, store, parcel, view, earlier)
+    return replace(run, before=view, earlier=earlier)
+
+
+def _check_more_to_do(run: OpenRun, record: RunRecord, is_finished: bool) -> None:
+    """Refuse a goal that lies behind the newest checkpoint; and where the run is finished, one that is reached.
+
+    Raises:
+        ConfigError: there is nothing to go on with.
+    """
+    key, job = checkpoint.latest_manifest(run.store), run.spec.job
+    if not key:
+        if is_finished:
+            raise ConfigError(f"run {run.name!r} is finished, and no checkpoint of it can be read whole")
+        return
+    manifest = checkpoint.read_manifest(run.store, key)
+    cursor = manifest.cursor
+    if job.steps is not None:
+        here, goal, trained, flag = (cursor.step, 0), (job.steps, 0), f"{cursor.step} steps", "--steps"
+    else:
+        here, goal = (cursor.epoch, cursor.consumed), (job.epoch_limit or 1, 0)
+        trained, flag = f"{cursor.epoch} epochs", "--epochs"
+    if is_finished and manifest.goal and job.target == last_session(run.store, record).job.job.target:
+        hint = "to go on, give it another one: --set job.target.at_least=…"
+        raise ConfigError(f"run {run.name!r} is finished: it reached its target at step {cursor.step}", hint)
+    if here > goal or (here == goal and is_finished):
+        what = "is finished" if is_finished else "cannot go back"
+        raise ConfigError(f"run {run.name!r} {what}: it has trained {trained}", f"give more in all: {flag} N")
 
 
 def _changes(before: JobSpec, now: JobSpec) -> list[str]:

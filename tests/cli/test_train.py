@@ -51,7 +51,9 @@ def test_a_name_is_taken_once_its_run_is_finished(smlt, linear):
     assert (first.returncode, first.stdout, first.stderr) == (0, "", ""), "-q says nothing but errors"
     again = smlt(*command)
     assert again.returncode == 2
-    assert again.stderr.startswith("error: run 'mine' is finished\n  hint: choose another --name")
+    assert again.stderr.startswith(
+        "error: run 'mine' is finished\n  hint: smlt resume mine --epochs N goes on for longer"
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_a_budget_stops_the_run(smlt, linear):
     assert done.returncode == 3, done.stderr
     assert "stopped (budget)" in done.stdout
     assert "of $2.00" in done.stdout
-    assert done.stderr.endswith("to go on: the same command with --name mine --budget …\n")
+    assert done.stderr.endswith("to go on: smlt resume mine --budget …\n")
 
 
 def test_ctrl_c_stops_after_a_checkpoint_and_the_run_goes_on_by_its_name(start, smlt):
@@ -150,7 +152,7 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_run_goes_on_by_its_name(start, 
     code, out, err = command.end()
     assert code == 130
     assert "cancelled" in out
-    assert err.endswith("to go on: the same command with --name mine\n")
+    assert err.endswith("to go on: smlt resume mine\n")
     before = json.loads(smlt("status", "-o", "json").stdout)
     assert before["state"] == "cancelled"
     done = smlt(*LINEAR, "--steps", str(before["checkpoint_step"] + 10), "--name", "mine", "-o", "json")
