@@ -25,6 +25,9 @@ from smlt.core.storage import Buffer, ObjectStore
 from smlt.core.task import Array, State
 from smlt.core.tensor_file import views_of
 
+READ_TRIES = 3
+"""An object is damaged if it was read so often and was not what was written: an answer may break off, too."""
+
 MANIFEST_TRIES = 8
 """Each time another writer was faster."""
 
@@ -175,7 +178,15 @@ def _manifests(keys: Iterable[str]) -> Iterator[int]:
 
 
 def read_manifest(store: ObjectStore, key: str) -> Manifest:
-    """The manifest under this key."""
+    """The manifest under this key.
+
+    Raises:
+        NotFound: there is none.
+        ProtocolError: it is damaged.
+    """
+    for _ in range(READ_TRIES - 1):
+        with suppress(ProtocolError):
+            return wire.unpack(store.get(key), Manifest)
     return wire.unpack(store.get(key), Manifest)
 
 

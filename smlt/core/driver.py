@@ -12,6 +12,7 @@ from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
 from smlt.core.chaos import DRIVING, FaultPoints, once
 from smlt.core.control import ControlDesk, Mailbox
 from smlt.core.controller import Controller
+from smlt.core.endings import AGREED
 from smlt.core.errors import CloudError
 from smlt.core.lease import lease_s
 from smlt.core.ledger import Ledger
@@ -256,7 +257,8 @@ class Driver:
         if mail.failure:
             yield run_events.WorkerFailed(now, address, mail.failure)
         if mail.left:
-            yield run_events.WorkerLeft(now, address, mail.left)
+            manifest = layout.manifest(mail.left.step) if mail.left.reason in AGREED else ""
+            yield run_events.WorkerLeft(now, address, mail.left, manifest)
 
     def _flush(self) -> None:
         now = time.monotonic()

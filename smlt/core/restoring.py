@@ -15,9 +15,6 @@ from smlt.core.errors import CorruptObject, NotFound, ProtocolError
 from smlt.core.storage import ObjectStore
 from smlt.core.task import State
 
-READ_TRIES = 3
-"""A checkpoint is damaged if it was read so often and was not what was written: an answer may break off, too."""
-
 Gather = Callable[[bytes, str], Sequence[bytes]]
 """Takes this rank's value and a name for the exchange; returns all ranks' values, in rank order."""
 
@@ -71,13 +68,13 @@ def agreed(store: ObjectStore, key: str, rank: int, world_size: int, gather: Gat
 
 
 def _read(store: ObjectStore, key: str, rank: int, world_size: int) -> Found | None:
-    for _ in range(READ_TRIES):
+    for _ in range(checkpoint.READ_TRIES):
         try:
             manifest = checkpoint.read_manifest(store, key)
             shared = checkpoint.read_state(store, manifest)
             return Found(manifest, shared, checkpoint.read_private(store, manifest, rank, world_size))
-        except NotFound:
+        except (NotFound, ProtocolError):
             return None
-        except (CorruptObject, ProtocolError):
+        except CorruptObject:
             continue
     return None

@@ -137,11 +137,12 @@ class StateFound:
 
 @dataclass(frozen=True)
 class WorkerLeft:
-    """A rank's last word."""
+    """A rank's last word; after an agreed end, `manifest` is the key of the checkpoint that all have seen to."""
 
     now: float
     address: Address
     left: Left
+    manifest: str = ""
 
 
 @dataclass(frozen=True)

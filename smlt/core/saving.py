@@ -226,15 +226,13 @@ class Saver:
         while len(found) < self.world_size - 1:
             rank = len(found) + 1
             try:
-                data = self.store.get(layout.written(attempt.folder, rank))
-            except NotFound:
+                found.append(wire.unpack(self.store.get(layout.written(attempt.folder, rank)), Written))
+            except (NotFound, ProtocolError):  # not there yet, or an answer that broke off
                 self._check(save)
                 if self.clock() > until:
                     raise ProtocolError(f"rank {rank} did not write its part in {limit_s:.0f} s") from None
                 save.given_up.wait(look_s)
                 look_s = min(LONGEST_LOOK_S, 1.5 * look_s)
-                continue
-            found.append(wire.unpack(data, Written))
         return found
 
     def _check(self, save: _Save) -> None:
