@@ -147,12 +147,12 @@ def _driven(run: str) -> ConfigError:
 
 
 class Mailbox:
-    """Reads one worker's messages in their order, each once, and clears them away."""
+    """Reads one worker's messages in their order, each once; `clear` removes them once they need not be read again."""
 
     def __init__(self, store: ObjectStore, generation: int, rank: int, incarnation: int) -> None:
         self._store = store
         self._address = (generation, rank, incarnation)
-        self._next = 0
+        self._next = self._cleared = 0
 
     def read(self) -> Iterator[Mail]:
         """What has come since the last call."""
@@ -164,4 +164,9 @@ class Mailbox:
                 return
             self._next += 1
             yield wire.unpack(data, Mail)
-            self._store.delete(key)
+
+    def clear(self) -> None:
+        """Remove what was read: it is in the log, where another controller would find it."""
+        while self._cleared < self._next:
+            self._store.delete(layout.mail(*self._address, self._cleared))
+            self._cleared += 1

@@ -16,6 +16,7 @@ from smlt.core.endings import AGREED
 from smlt.core.errors import CloudError
 from smlt.core.lease import lease_s
 from smlt.core.ledger import Ledger
+from smlt.core.leftover import Leftover
 from smlt.core.messages import Mail, Order
 from smlt.core.orders import OrderBox
 from smlt.core.planner import Plan
@@ -111,12 +112,11 @@ class Driver:
             )
         )
         resume_from = checkpoint.latest_manifest(run.store)
+        known = self._take_over(layout.step_of(resume_from) if resume_from else 0)
         now = time.monotonic()
         spent_usd = self._ledger.items_usd(now)["total"]
         worker_usd = self._worker_usd(machine.stopping_s)
-        started = run_events.Started(
-            now, run.before.generation + 1, resume_from, run.before.step, spent_usd, worker_usd
-        )
+        started = run_events.Started(now, run.before.generation + 1, resume_from, known, spent_usd, worker_usd)
         self._handle(machine, started)
         obeyed = 0
         while self._finish is None:
@@ -131,7 +131,21 @@ class Driver:
             while obeyed < interrupts.asked:
                 obeyed += 1
                 self._handle(machine, run_events.CancelRequested(time.monotonic()))
+        self._note()
         return self._finish
+
+    def _take_over(self, until: int) -> int:
+        """Note what workers told a controller that did not live to; returns how many steps the log has now."""
+        run, known = self._run, self._run.before.step
+        left = Leftover.find(run.store, known, until)
+        for evaluation in left.evaluations:
+            self._log.append("evaluated", vars(evaluation))
+        if left.steps:
+            items = [vars(record) for record in left.steps]
+            self._log.append("steps", {"generation": left.generation, "items": items})
+        self._log.flush()
+        left.clear(run.store)
+        return known + len(left.steps)
 
     def _handle(self, machine: Controller, event: run_events.Event) -> None:
         for command in machine.handle(event):
@@ -267,7 +281,13 @@ class Driver:
         self._flushed_at = now
         spent = {"usd": self._ledger.items_usd(now)["total"], "function_s": self._ledger.function_s(now)}
         self._log.append("spent", spent)
+        self._note()
+
+    def _note(self) -> None:
+        """Write the log; only then is mail cleared away, which may be in it."""
         self._log.flush()
+        for function in self._functions:
+            function.mailbox.clear()
 
 
 def _asked(number: int, order: Order) -> run_events.Event:

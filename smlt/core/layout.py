@@ -13,6 +13,7 @@ EVENTS = "events.jsonl"
 LOG = "log/"
 ORDERS = "orders/"
 CHECKPOINTS = "checkpoints/"
+MAIL = "mail/"
 MANIFEST = "manifest"
 
 
@@ -28,7 +29,7 @@ def claim(generation: int, rank: int, incarnation: int) -> str:
 
 def mail(generation: int, rank: int, incarnation: int, number: int) -> str:
     """Message `number` from a worker to the controller, from 0."""
-    return f"mail/{generation}/{rank}/{incarnation}/{number:08d}"
+    return f"{MAIL}{generation}/{rank}/{incarnation}/{number:08d}"
 
 
 def fault(number: int, rank: int) -> str:

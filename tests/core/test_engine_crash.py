@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from smlt.core import checkpoint
+from smlt.core.runlog import read_events
 from smlt.core.summary import Summary
 from smlt.testing.backend import eventually
 from tests.support.engines import STEPS, Runs
@@ -60,7 +61,10 @@ def test_workers_without_a_controller_save_and_leave(undisturbed: Summary, runs:
         assert saved > 2
     resumed = runs.train(job={"name": "orphan"})
     assert (resumed.status, resumed.steps, resumed.generations) == ("succeeded", STEPS, 2)
-    assert runs.steps() == list(range(saved, STEPS))
+    told = [event.data for _, event in read_events(runs.store("orphan")) if event.kind == "steps"]
+    made_by = {item["step"]: data["generation"] for data in told for item in data["items"]}
+    assert [item["step"] for data in told for item in data["items"]] == list(range(STEPS))  # also those nobody heard of
+    assert made_by == {step: 1 if step < saved else 2 for step in range(STEPS)}
     assert resumed.state_sha256 == undisturbed.state_sha256
 
 

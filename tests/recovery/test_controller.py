@@ -27,7 +27,7 @@ run(RunRequest(spec, Path(sys.argv[2]), Path(sys.argv[3])), load_registry())
 def test_the_controller_is_killed_and_another_one_goes_on(courses: Courses, workers: int) -> None:
     """Beside it, a worker dies in each session."""
     job = Job(workers=workers, steps=40).but({"job.checkpoint_every": "10steps", "job.params.pause_s": 0.05})
-    chaos = ("controller_exit:step=17", "kill:rank=0,step=5", "kill:step=25,at=computed")
+    chaos = ("controller_exit:step=17", "kill:rank=0,step=5", "kill:step=25,at=computed,incarnation=any")
     spec = job.spec("orphan" + str(workers), {"backend.chaos": list(chaos)})
     arguments = [spec.model_dump_json(), str(courses.folder), str(Path(__file__).parent)]
     first = subprocess.run([sys.executable, "-c", _CONTROLLER, *arguments], timeout=120)
