@@ -172,9 +172,9 @@ class Controller:
             yield from (Kill(member.address) for member in self._next.here)
             self._next = None
 
-    def _open_round(self) -> Iterator[Command]:
+    def _open_round(self, now: float) -> Iterator[Command]:
         current = self._current
-        opened = current.opened(self._resume_from)
+        opened = current.opened(self._resume_from, now)
         about = {"generation": current.number, "round": opened.number, "workers": current.workers}
         yield Record("round_opened", {**about, "step": self._course.step})
         yield OpenRound(opened)
@@ -203,7 +203,7 @@ class Controller:
             if member.retry_at is not None:  # there may be room for it now
                 member.refused_at, member.retry_at = now, now
         if self._current.is_ready:
-            yield from self._open_round()
+            yield from self._open_round(now)
 
     # What workers say
 
@@ -234,7 +234,7 @@ class Controller:
         elif generation.is_leaving:
             yield from self._lose(event.now, member, "it asked for another round although others have left")
         elif generation.is_ready and ready.after_round in (-1, generation.round):
-            yield from self._open_round()
+            yield from self._open_round(event.now)
 
     def _on_steps(self, event: StepsDone) -> Iterator[Command]:
         member = self._member(event.address)
@@ -267,6 +267,8 @@ class Controller:
             return
         generation.says_left(member, left)
         if left.reason in AGREED:
+            if event.manifest and left.step > self._saved_step:  # rank 0 may be lost before it can tell
+                self._resume_from, self._saved_step = event.manifest, left.step
             yield from self._on_agreed_end(event.now, generation, left)
         if self._ending and self._ending.failure:
             return  # the functions' exits decide when it is over
@@ -426,7 +428,7 @@ class Controller:
             if losses > self.terms.max_losses:
                 yield from self._fail_of_losses(now, EVERYBODY, "no step came through", losses)
             else:
-                yield from self._open_round()
+                yield from self._open_round(now)
 
     def _kill_old(self, now: float) -> Iterator[Command]:
         """Functions that are there long after their last word."""
@@ -450,11 +452,14 @@ class Controller:
     def _mind_stragglers(self, now: float) -> Iterator[Command]:
         """Tell of a rank that holds the others up, and replace it where that pays."""
         current = self._current
+        if self._ending or self._next or self._wished:
+            return  # its generation is about to end
         straggler = current.stragglers.found() if current.is_ready and not current.is_leaving else None
         if straggler is None:
             return
         member, seconds = current.members[straggler.rank], straggler.seconds_a_step
         pays = replacing_pays(straggler, self._timetable.steps_left, self._watch.start_s, self._course.seconds)
+        pays = pays and self._allowance.can_pay(1)
         yield Record("straggler", {**vars(member.address), "seconds_a_step": seconds, "replaced": pays})
         if pays:
             yield from self._lose(now, member, f"it is slow: each step waits {seconds:.2g} s for it")

@@ -63,7 +63,7 @@ class Generation:
 
     Attributes:
         members: by rank.
-        round: number of the round that is open; -1 before the first.
+        round, opened_at: number of the round that is open, -1 before the first; and since when.
         stragglers: who holds the others up.
         leaving_since: when the first rank came to the end and said its last word; None before. All have saved what
             there was to save then.
@@ -74,6 +74,7 @@ class Generation:
         self.members = [Member(Address(number, rank, 0), now) for rank in range(workers)]
         self.round = -1
         self.stragglers = Stragglers(workers)
+        self.opened_at = now
         self.leaving_since: float | None = None
         self._launched_at = now
         self._unready = set(range(workers))
@@ -162,9 +163,10 @@ class Generation:
         self.stragglers.forget(rank)
         return member
 
-    def opened(self, resume_from: str) -> Round:
+    def opened(self, resume_from: str, now: float) -> Round:
         """The next round, of all who are there."""
         self.round += 1
+        self.opened_at = now
         for member in self.members:
             member.round = self.round
             member.beat = None  # what it was doing it does no more

@@ -17,8 +17,9 @@ class RunEvent:
 
     Attributes:
         time: seconds since the Unix epoch, by the controller's clock.
-        kind: one of `created, planned, state, launched, ready, round_opened, steps, evaluated, checkpointed, output,
-            exited, wish, spent, failed, finished`.
+        kind: one of `created, planned, state, launched, launch_failed, ready, round_opened, steps, rolled_back,
+            evaluated, checkpointed, output, exited, lost, stalled, scale, order, hand_over, hand_over_failed,
+            handed_over, wish, spent, failed, finished`.
         data: plain data; which keys a kind has is said where `RunView` reads them.
     """
 

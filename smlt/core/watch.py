@@ -41,7 +41,6 @@ class Watch:
     _saving_s: float = 0.0
     _starts_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STARTS))
     _blind_until: float = float("-inf")
-    _round_since: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def start_s(self) -> float:
@@ -89,10 +88,8 @@ class Watch:
 
     def lost(self, generation: Generation, now: float) -> Iterator[tuple[Member, str]]:
         """Members that must be given up, and why."""
-        if self._round_since.get(generation.number, (-1,))[0] != generation.round:
-            self._round_since[generation.number] = (generation.round, now)
         here = [member for member in generation.here if not member.left]
-        busy = [member for member in here if not member.is_waiting]
+        busy = [member for member in here if not member.is_waiting or _has_not_come(generation, member)]
         for member in here:
             silence_s = self.terms.silence_s * (1.0 if member.ready else BUILDING)
             if member.ready is None and self._since(member.launched_at, now) > self.terms.start_deadline_s:
@@ -104,9 +101,11 @@ class Watch:
                     yield member, "it has not left although others have"
             elif member in busy and generation.is_open and member.ready and member.beat:
                 phase = member.beat.phase
-                if len(busy) == 1 and self._is_stuck(member, now):
+                if len(busy) == 1 and self._is_stuck(generation, member, now):
                     yield member, f"it is stuck in {phase!r} while all others wait"
-                elif len(busy) > 1 and all(self._is_stuck(each, now, self._limit("waiting", each)) for each in busy):
+                elif len(busy) > 1 and all(
+                    self._is_stuck(generation, each, now, self._limit("waiting", each)) for each in busy
+                ):
                     yield member, f"it is stuck in {phase!r}, and {len(busy) - 1} others are stuck too"
 
     def is_stalled(self, generation: Generation, now: float) -> bool:
@@ -118,14 +117,13 @@ class Watch:
             for member in generation.members
         )
 
-    def _is_stuck(self, member: Member, now: float, grace_s: float = 0.0) -> bool:
+    def _is_stuck(self, generation: Generation, member: Member, now: float, grace_s: float = 0.0) -> bool:
         """Whether it has been in its phase for longer than that may take, and than the grace."""
         if member.beat is None:
             return False
         age_s = self._age(member, now)
-        if member.beat.phase == "ready":  # that began before the round did, which it has not come to
-            number, since = self._round_since.get(member.address.generation, (-1, now))
-            age_s = min(age_s, self._since(since, now)) if member.round == number else 0.0
+        if member.beat.phase == "ready" or member.is_waiting:  # that began before the round did
+            age_s = min(age_s, self._since(generation.opened_at, now)) if member.round == generation.round else 0.0
         return age_s > self._limit(member.beat.phase, member) + grace_s
 
     def _since(self, then: float, now: float) -> float:
@@ -155,6 +153,13 @@ class Watch:
 
     def _slow_limit(self, known_s: float) -> float:
         return max(self.terms.slow_phase_s, PATIENCE * known_s)
+
+
+def _has_not_come(generation: Generation, member: Member) -> bool:
+    """Whether it waits in a round before the one that it is a member of: who waits would have noticed."""
+    if member.beat is None or member.round != generation.round:
+        return False
+    return member.beat.now - member.beat.phase_s < generation.opened_at
 
 
 @dataclass

@@ -76,7 +76,7 @@ def test_a_lead_is_never_longer_than_half_of_what_a_function_can_work() -> None:
     desk = Desk(time_limit_s=20.0)
     desk.run(start_s=6.0)
     desk.steps(0)
-    assert desk.live(2.8) == []
+    assert desk.live(2.85) == []
     assert desk.live(0.2) == launches(2, 2)
 
 

@@ -307,7 +307,7 @@ def stuck(desk: Desk, phase: str, seconds: float) -> list:
     desk.now += seconds
     desk.beat(0, phase, seconds)
     for rank in range(1, desk.workers()):
-        desk.beat(rank, "waiting for sum", seconds)
+        desk.beat(rank, "waiting for sum", seconds / 2)
     return desk.tick()
 
 
@@ -333,7 +333,7 @@ def test_ranks_that_are_stuck_together_are_lost_in_the_end() -> None:
     desk.now += 75.1
     desk.beat(0, "computing", 75.1)
     desk.beat(1, "computing", 75.1)
-    desk.beat(2, "waiting for sum", 75.1)
+    desk.beat(2, "waiting for sum", 75.0)
     assert [command for command in desk.tick() if isinstance(command, Kill)] == [
         Kill(Address(1, 0)),
         Kill(Address(1, 1)),
@@ -414,12 +414,44 @@ def test_the_first_step_of_a_replacement_may_take_as_long_as_first_steps_do() ->
 
 def test_a_rank_is_not_stuck_in_what_it_did_before_the_round_opened() -> None:
     desk = running()
-    desk.beat(0, "computing")
     desk.killed(1)
-    desk.now += 4.0
-    desk.beat(0, "waiting for sum", 3.0)
+    desk.beat(0, "computing", 4.9)
     desk.ready(1)
-    assert desk.live(4.9) == []
+    desk.beat(1, "waiting for hello", 0.1)
+    assert desk.tick(0.2) == []
+
+
+def test_a_rank_that_still_waits_in_the_round_before_is_the_one_that_is_stuck() -> None:
+    desk = running(stuck_s=5.0, slow_phase_s=60.0)
+    desk.now += 10.0
+    desk.killed(1)
+    desk.ready(1)
+    for seconds, told in ((5.0, []), (0.1, [Kill(Address(1, 0)), relaunch(1, 0, 1)])):
+        desk.now += seconds
+        desk.beat(0, "waiting for sum", 1000.0)
+        desk.beat(1, "waiting for hello", 1.0)
+        assert desk.tick() == told
+
+
+def test_a_slow_rank_is_replaced_where_that_pays_and_can_be_paid() -> None:
+    for usd, told in ((1.0, [Kill(Address(1, 1)), relaunch(1, 1, 1)]), (1.9, [])):
+        desk = Desk(budget_usd=2.0)
+        desk.run(start_s=1.0)
+        desk.worker_usd = 0.2
+        for rank, compute_s in ((1, 4.0), (0, 1.0)):
+            desk.steps(*range(20), rank=rank, seconds=5.0, compute_s=compute_s)
+        assert desk.live(0.1, usd) == told
+        assert [record["replaced"] for record in desk.records("straggler")] == [bool(told)]
+
+
+def test_a_slow_rank_is_let_be_where_its_generation_is_about_to_end() -> None:
+    desk = Desk()
+    desk.run(start_s=1.0)
+    desk.scale(3)
+    for rank, compute_s in ((1, 4.0), (0, 1.0)):
+        desk.steps(*range(20), rank=rank, seconds=5.0, compute_s=compute_s)
+    assert desk.live(0.1) == []
+    assert desk.records("straggler") == []
 
 
 def test_ranks_that_all_wait_for_each_other_get_another_round() -> None:

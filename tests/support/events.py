@@ -95,9 +95,13 @@ class Desk:
         ranks = range(self.workers())
         return [command for rank in ranks for command in self.beat(rank, phase, phase_s)]
 
-    def steps(self, *steps: int, rank: int = 0, seconds: float = 0.1, at: Address | None = None) -> list[Command]:
+    def steps(
+        self, *steps: int, rank: int = 0, seconds: float = 0.1, compute_s: float = 0.0, at: Address | None = None
+    ) -> list[Command]:
         """Reported; step t ended at t times `seconds` by the worker's clock."""
-        records = tuple(StepRecord(step, 0, 0.5, 8, seconds, 0.0, 0.0, 0.0, (step + 1) * seconds) for step in steps)
+        records = tuple(
+            StepRecord(step, 0, 0.5, 8, seconds, compute_s, 0.0, 0.0, (step + 1) * seconds) for step in steps
+        )
         return self.tell(run_events.StepsDone(at or self.address(rank), records))
 
     def evaluated(self, step: int, seconds: float = 0.2) -> list[Command]:
