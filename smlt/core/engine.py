@@ -10,13 +10,14 @@ from pathlib import Path
 from smlt._version import __version__
 from smlt.core import layout
 from smlt.core.conclusion import conclude
-from smlt.core.control import ControlDesk
+from smlt.core.control import RENEW_S, ControlDesk
 from smlt.core.driver import Driver, Interrupts
 from smlt.core.errors import SmltError
 from smlt.core.job import JobSpec
 from smlt.core.ledger import Ledger
 from smlt.core.messages import Failure
 from smlt.core.parcel import TaskParcel, make_parcel
+from smlt.core.patient_store import PatientStore
 from smlt.core.planner import Plan
 from smlt.core.planning import plan_job
 from smlt.core.plugins import Registry
@@ -77,6 +78,8 @@ def run(
     parcel = request.kept or make_parcel(spec, request.folder, request.runs_dir, request.task_class)
     plan = plan_job(spec, backend, request.runs_dir, registry)
     opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time(), goes_on=request.goes_on)
+    # Between two tries not so long that its record looks as if nobody drove the run.
+    opened = replace(opened, store=PatientStore(opened.store, longest_s=RENEW_S))
     desk = ControlDesk.take(opened.store, opened.name)
     try:
         opened = as_taken(opened)
@@ -149,7 +152,7 @@ def _description(opened: OpenRun, request: RunRequest) -> dict[str, object]:
             "sha256": parcel.sha256,
             "module": parcel.module,
             "class_name": parcel.class_name,
-            "preload": parcel.preload,
+            "preload": list(parcel.preload),
         },
         "smlt": __version__,
         "job": spec.to_plain(),
