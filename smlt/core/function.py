@@ -366,8 +366,9 @@ class FunctionWorker(Worker):
         return events.Evaluated(metrics)
 
     def keep_best(self, command: events.KeepBest) -> events.BestKept:
-        """Rank 0 writes the model."""
+        """Rank 0 writes the model, unless another process has taken its place and does."""
         if self._spec.rank == 0:
+            self._obey()
             self._write_model(layout.BEST_MODEL)
         return events.BestKept()
 
@@ -390,6 +391,7 @@ class FunctionWorker(Worker):
         if self._spec.rank == 0:
             self._courier.doing("saving", command.cursor.step)
             self._faults.reach("exporting", command.cursor.step)
+            self._obey()
             self._write_model(layout.MODEL)
         return events.Exported()
 

@@ -239,8 +239,8 @@ class Process:
                 return self._restore()
             case events.Fetch(cursor=cursor, donor=donor):
                 return self._fetch(cursor, donor)
-            case events.Serve(cursor=cursor):
-                self._put("state", cursor.step, (self._at(cursor), self._said))
+            case events.Serve(cursor=cursor, readers=readers):
+                self._put("state", cursor.step, [(self._at(cursor), self._said)] * readers)
                 return events.Served()
             case events.Stay():
                 return events.Stayed()
@@ -310,12 +310,12 @@ class Process:
 
     def _fetch(self, cursor: Cursor, donor: int) -> Event | None:
         served = self._values("state", cursor.step).get(donor)
-        if served is None:
+        if not served:  # not there yet, or gone: a value vanishes when it was read so often as was said
             return None
         if not self._is_between_states:
             self._is_between_states = True
             return None
-        (self.state, self._said), self._is_between_states = served, False
+        (self.state, self._said), self._is_between_states = served.pop(), False
         self.run.check(self)
         return events.Fetched()
 
