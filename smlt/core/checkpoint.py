@@ -58,11 +58,17 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Part:
-    """One object of a checkpoint, as its writer saw it."""
+    """One object of a checkpoint, as its writer saw it.
+
+    Attributes:
+        digest: XXH3-128 in hexadecimal, against torn and damaged objects; it takes a fifteenth of SHA-256's time, for
+            which a hand-over would wait twice. Against forgery nothing here helps: who can write a part can write the
+            manifest.
+    """
 
     key: str
     size_bytes: int
-    sha256: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ def names_of_part(arrays: Mapping[str, Array], rank: int, world_size: int) -> li
 def write_part(store: ObjectStore, key: str, data: Buffer) -> Part:
     """Write one part."""
     store.put(key, data)
-    return Part(key, memoryview(data).nbytes, hashlib.sha256(data).hexdigest())
+    return Part(key, memoryview(data).nbytes, xxhash.xxh3_128_hexdigest(data))
 
 
 def write_manifest(store: ObjectStore, manifest: Manifest) -> None:
@@ -222,8 +228,16 @@ def _read_parts(store: ObjectStore, parts: Sequence[Part]) -> list[dict[str, Arr
 
 
 def _read_part(store: ObjectStore, part: Part) -> dict[str, Array]:
+    data, found = memoryview(b""), ""
+    for _ in range(READ_TRIES):
+        data = store.view(part.key)
+        found = xxhash.xxh3_128_hexdigest(data)
+        if found == part.digest:
+            break
+    else:
+        raise CorruptObject(f"{part.key} has XXH3-128 {found[:16]}…, expected {part.digest[:16]}…")
     try:
-        return views_of(store.view_verified(part.key, part.sha256))
+        return views_of(data)
     except ValueError as error:
         raise CorruptObject(f"{part.key} is no safetensors file: {error}") from error
 

@@ -344,6 +344,8 @@ class FunctionWorker(Worker):
         record = self._timer.record(cursor.step, cursor.epoch, loss.mean, examples)
         self._courier.step(replace(record, ended=time.time(), **self._membership.traffic()._asdict()))
         self._step = cursor.step + 1
+        if not self._saver.has_room:  # now that the optimizer has its state
+            self._saver.make_room(training.stepping.shared_state(), training.stepping.private_state())
         self._faults.reach("committed", cursor.step)
         return events.Committed(time.monotonic())
 

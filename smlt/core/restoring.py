@@ -68,13 +68,9 @@ def agreed(store: ObjectStore, key: str, rank: int, world_size: int, gather: Gat
 
 
 def _read(store: ObjectStore, key: str, rank: int, world_size: int) -> Found | None:
-    for _ in range(checkpoint.READ_TRIES):
-        try:
-            manifest = checkpoint.read_manifest(store, key)
-            shared = checkpoint.read_state(store, manifest)
-            return Found(manifest, shared, checkpoint.read_private(store, manifest, rank, world_size))
-        except (NotFound, ProtocolError):
-            return None
-        except CorruptObject:
-            continue
-    return None
+    try:
+        manifest = checkpoint.read_manifest(store, key)
+        shared = checkpoint.read_state(store, manifest)
+        return Found(manifest, shared, checkpoint.read_private(store, manifest, rank, world_size))
+    except (NotFound, CorruptObject, ProtocolError):
+        return None

@@ -113,6 +113,12 @@ class Saver:
     _private: Snapshot = field(default_factory=Snapshot)
     _save: _Save | None = None
     _threads: list[threading.Thread] = field(default_factory=list)
+    _room: threading.Thread | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `make_room` was called."""
+        return self._room is not None
 
     @property
     def is_busy(self) -> bool:
@@ -123,6 +129,19 @@ class Saver:
     def was_given_up(self) -> bool:
         """Whether the last checkpoint came to nothing because its round was over."""
         return self._save is not None and self._save.given_up.is_set()
+
+    def make_room(self, shared: State, private: State | None) -> None:
+        """Have the memory ready for a state like this one, beside the training: the first save need not wait for it."""
+        names = checkpoint.names_of_part(shared.arrays, self.rank, self.world_size)
+        own = {name: shared.arrays[name] for name in names}
+
+        def work() -> None:
+            self._shared.make_room(own)
+            if private is not None:
+                self._private.make_room(private.arrays)
+
+        self._room = threading.Thread(target=work, name="smlt-save", daemon=True)
+        self._room.start()
 
     def begin(self, order: Order, shared: State, private: State | None, patience: Callable[[], None]) -> None:
         """Copy what this rank saves, and let it be written; waits while the one before is on its way.
@@ -135,6 +154,8 @@ class Saver:
         """
         started = self.clock()
         self._wait(patience)
+        if self._room is not None:
+            self._room.join()
         names = checkpoint.names_of_part(shared.arrays, self.rank, self.world_size)
         copied = _Copy(
             self._shared.take({name: shared.arrays[name] for name in names}),
@@ -170,7 +191,7 @@ class Saver:
         if self._save is not None:
             self._save.is_over.wait(CLOSE_S)
         self.give_up()
-        for thread in self._threads:
+        for thread in (*self._threads, *([self._room] if self._room else [])):
             thread.join()
         self._threads = []
 

@@ -99,13 +99,9 @@ class ObjectStore(ABC):
     def get_verified(self, key: str, sha256: str) -> bytes:
         """The bytes of an object; raises `CorruptObject` if their SHA-256 is not the one expected."""
         data = self.get(key)
-        _check_digest(key, data, sha256)
-        return data
-
-    def view_verified(self, key: str, sha256: str) -> memoryview:
-        """What `get_verified` returns, as `view` does."""
-        data = self.view(key)
-        _check_digest(key, data, sha256)
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise CorruptObject(f"{key} has SHA-256 {found[:16]}…, expected {sha256[:16]}…")
         return data
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -180,12 +176,6 @@ def _checked(key: str) -> str:
     if not key or any(part in ("", ".", "..") for part in key.split("/")):
         raise ConfigError(f"not an object key: {key!r}", "keys are relative, like 'checkpoints/7/manifest'")
     return key
-
-
-def _check_digest(key: str, data: Buffer, sha256: str) -> None:
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise CorruptObject(f"{key} has SHA-256 {found[:16]}…, expected {sha256[:16]}…")
 
 
 def _check_range(start: int, length: int | None) -> None:

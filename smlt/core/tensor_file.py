@@ -57,6 +57,16 @@ class Snapshot:
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
 
+    def make_room(self, arrays: Mapping[str, Array]) -> None:
+        """Have the memory ready that such arrays will need: what the first `take` spends most of its time with."""
+        header, places = _laid_out(arrays)
+        self._grow(max((place.stop for place in places.values()), default=len(header)))
+
+    def _grow(self, size: int) -> None:
+        if self._memory.nbytes < size:
+            self._memory = np.empty(size, np.uint8)
+            self._memory.fill(0)  # the system gives memory when it is written to
+
     def take(self, arrays: Mapping[str, Array]) -> memoryview:
         """Copy the arrays, and return the file's bytes: valid until the next `take`.
 
@@ -65,8 +75,7 @@ class Snapshot:
         """
         header, places = _laid_out(arrays)
         size = max((place.stop for place in places.values()), default=len(header))
-        if self._memory.nbytes < size:
-            self._memory = np.empty(size, np.uint8)
+        self._grow(size)
         data = self._memory[:size]
         data[: len(header)] = np.frombuffer(header, np.uint8)
         for name, array in arrays.items():

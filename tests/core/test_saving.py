@@ -112,6 +112,17 @@ def test_a_checkpoint_is_the_state_as_it_was_when_it_was_begun(
     assert (manifest.best, manifest.world_size, manifest.size_bytes) == (0.5, world_size, ranks.done[-1].size_bytes)
 
 
+def test_room_is_made_beside_the_training(make: Callable[..., Ranks]) -> None:
+    ranks = make(has_private=True)
+    for rank, saver in enumerate(ranks.savers):
+        assert not saver.has_room
+        saver.make_room(*ranks.states(1, rank))
+        assert saver.has_room
+    ranks.begin(3)
+    ranks.finish()
+    ranks.check(3)
+
+
 def test_only_the_last_ones_are_kept(make: Callable[..., Ranks]) -> None:
     ranks = make()
     for step in range(1, 8):
