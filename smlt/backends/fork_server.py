@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from smlt.backends.function_process import die_with_parent, how_it_ended, kill_group, run_entry, take_over_output
-from smlt.backends.link import CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report
+from smlt.backends.link import CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report, listening_at
 from smlt.core import wire
 from smlt.core.backend import Phase, RankSpec
 
@@ -39,6 +39,7 @@ class _Function:
     pid: int
     orphan_grace_s: float
     time_limit_s: float | None
+    limit_at: float
     deadline: float
     ended_for: str = ""
 
@@ -46,8 +47,9 @@ class _Function:
 class ForkServer:
     """Forks, watches and ends functions, as orders and clocks say."""
 
-    def __init__(self, link: Link, entry: str, after_grace_s: float) -> None:
+    def __init__(self, link: Link, entry: str, after_grace_s: float, listener: socket.socket | None = None) -> None:
         self._link = link
+        self._listener = listener
         self._entry = entry
         self._after_grace_s = after_grace_s
         self._functions: dict[int, _Function] = {}
@@ -63,9 +65,10 @@ class ForkServer:
 
     def run(self) -> None:
         """Serve until the launcher closes, or is gone and no function is left."""
-        self._link.send(Report(READY))
+        self._link.send(Report(READY, pid=os.getpid()))
         while self._functions or not (self._closing or self._link.lost):
-            self._link.wait(self._until_next_deadline(), [self._wake.fileno()])
+            listening = [self._listener.fileno()] if self._listener else []
+            self._link.wait(self._until_next_deadline(), [self._wake.fileno(), *listening])
             with suppress(BlockingIOError):
                 self._wake.recv(1 << 12)
             self._link.flush()
@@ -76,8 +79,26 @@ class ForkServer:
                 for function in self._functions.values():
                     last = time.monotonic() + function.orphan_grace_s + self._after_grace_s
                     function.deadline = min(function.deadline, last)
+            self._mind_successor()
             self._enforce_deadlines()
             self._reap()
+
+    def _mind_successor(self) -> None:
+        """Who connects takes the place of a launcher that is gone, and is told of the functions that are there."""
+        try:
+            sock = self._listener.accept()[0] if self._listener else None
+        except BlockingIOError:
+            return
+        if sock is None:
+            return
+        if not self._orphaned or self._closing:
+            sock.close()
+            return
+        self._link, self._orphaned = Link(sock), False
+        for function in self._functions.values():
+            function.deadline = function.limit_at
+            self._link.send(Report(STARTED, function.handle, function.pid))
+        self._link.send(Report(READY, pid=os.getpid()))
 
     def _until_next_deadline(self) -> float | None:
         soonest = min((function.deadline for function in self._functions.values()), default=float("inf"))
@@ -106,7 +127,7 @@ class ForkServer:
         if pid == 0:
             _be_function(self._entry, spec, order.log_path, server)
         deadline = time.monotonic() + spec.time_limit_s if spec.time_limit_s is not None else float("inf")
-        self._functions[pid] = _Function(order.handle, pid, spec.orphan_grace_s, spec.time_limit_s, deadline)
+        self._functions[pid] = _Function(order.handle, pid, spec.orphan_grace_s, spec.time_limit_s, deadline, deadline)
         self._link.send(Report(STARTED, order.handle, pid))
 
     def _enforce_deadlines(self) -> None:
@@ -185,15 +206,20 @@ def _preload(modules: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m smlt.backends.fork_server FD MODULE:FUNCTION AFTER_GRACE_S [PRELOAD ...]`."""
-    number, entry, after_grace_s, *preload = arguments
+    """`python -m smlt.backends.fork_server FD MODULE:FUNCTION AFTER_GRACE_S SOCKETS [PRELOAD ...]`."""
+    number, entry, after_grace_s, sockets, *preload = arguments
     link = Link(socket.socket(fileno=int(number)))
     if failure := _preload([*preload, entry.partition(":")[0]]):
         link.send(Report(UNUSABLE, detail=failure))
         return
     gc.collect()
     gc.freeze()  # a collection in a function does not touch, and so copy, the pages it shares with the server
-    ForkServer(link, entry, float(after_grace_s)).run()
+    path = Path(sockets) / str(os.getpid())
+    listener = listening_at(path)
+    try:
+        ForkServer(link, entry, float(after_grace_s), listener).run()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

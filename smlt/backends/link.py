@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
 import select
 import socket
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from smlt.core import wire
 from smlt.core.backend import RankSpec
 
 READY, UNUSABLE, STARTED, GONE = "ready", "unusable", "started", "gone"
 LAUNCH, STOP, CLOSE = "launch", "stop", "close"
+
+MOST_PATH_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """To the launcher: ready, unusable (`detail` says why), a function started as `pid`, or it is gone in `phase`."""
+    """To the launcher: the server, `pid`, is ready or unusable (`detail` says why), a function started as `pid`,
+    or it is gone in `phase`.
+    """
 
     event: str
     handle: str = ""
@@ -89,3 +97,55 @@ class Link:
         if not self.lost:
             poller.register(self.socket, select.POLLIN | (select.POLLOUT if self._out else 0))
         poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1e3))
+
+
+def listening_at(path: Path) -> socket.socket | None:
+    """A socket that only this user can connect to; None where the system has no room for its path.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    with _short(path) as short:
+        if short is None:
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        mask = os.umask(0o077)
+        try:
+            listener.bind(short)
+        finally:
+            os.umask(mask)
+        listener.listen()
+        listener.setblocking(False)
+        return listener
+
+
+def connected_to(path: Path) -> socket.socket | None:
+    """A connection to who listens there; None where nobody does."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        with _short(path) as short:
+            if short is not None:
+                sock.connect(short)
+                return sock
+    except OSError:
+        pass
+    sock.close()
+    return None
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str | None]:
+    """The path as the system takes it for a socket, which may be no longer than about a hundred bytes."""
+    if len(os.fsencode(path)) <= MOST_PATH_BYTES:
+        yield str(path)
+    elif sys.platform == "linux":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{folder}/{path.name}"
+        finally:
+            os.close(folder)
+    else:
+        yield None

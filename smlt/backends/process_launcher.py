@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from smlt.backends.file_store import UNLISTED
+from smlt.backends.link import connected_to
 from smlt.backends.served_launcher import ServedLauncher, thread_environment
 from smlt.core.errors import PluginError, SmltError
 
@@ -18,7 +20,25 @@ class ProcessLauncher(ServedLauncher):
     server = "smlt.backends.fork_server"
 
     def _server_arguments(self) -> Sequence[str]:
-        return self._place.preload
+        return str(self._sockets), *self._place.preload
+
+    def _do_adopt(self, labels: Sequence[str]) -> Mapping[str, str]:
+        """The server of a process that was killed is there until the last of its functions has left."""
+        with self._lock:
+            for path in sorted(self._sockets.glob("*")):
+                if path.name == str(self._server.pid):
+                    continue
+                sock = connected_to(path)
+                if sock is None:
+                    path.unlink(missing_ok=True)
+                elif self._take_over(sock):
+                    return {label: label for label in labels}
+        return {}
+
+    @property
+    def _sockets(self) -> Path:
+        """Where a server waits for another launcher, should the process of its own be killed."""
+        return self._place.runs_dir.absolute() / self._place.run / UNLISTED / "launchers"
 
     def _server_environment(self) -> Mapping[str, str]:
         # TensorFlow reads these when it is imported; a function that sets them after the fork is too late. oneDNN is

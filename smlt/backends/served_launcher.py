@@ -7,6 +7,7 @@ and what the server's libraries do to signals, threads, folders and the environm
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,6 +28,23 @@ from smlt.core.errors import JobFailed, SmltError
 WORKER = "smlt.core.function:work"
 _STOP_S = 10.0
 _TAIL = 2000
+
+
+class _TakenOver:
+    """A server that another process started: no child of this one, and over when its link is lost."""
+
+    def __init__(self, pid: int, link: Link) -> None:
+        self.pid, self._link = pid, link
+
+    def kill(self) -> None:
+        if not self._link.lost:  # its number may be another process's by now
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        if timeout_s is not None and not self._link.lost:
+            raise subprocess.TimeoutExpired("server", timeout_s)
+        return 0
 
 
 class ServedLauncher(Launcher):
@@ -80,7 +99,7 @@ class ServedLauncher(Launcher):
             self._logs.mkdir(parents=True, exist_ok=True)
             arguments = [str(theirs.fileno()), self._entry, str(self.after_grace_s), *self._server_arguments()]
             with theirs, self._server_log.open("ab") as log:
-                self._server = subprocess.Popen(
+                self._server: subprocess.Popen[bytes] | _TakenOver = subprocess.Popen(
                     [sys.executable, "-P", "-m", self.server, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -97,6 +116,27 @@ class ServedLauncher(Launcher):
             ) from error
         self._ready = False
         self._asked = False
+
+    def _take_over(self, sock: socket.socket) -> bool:
+        """Go on with the server behind this socket instead of one's own, if its launcher is gone."""
+        link, reports = Link(sock), list[Report]()
+        last = time.monotonic() + _STOP_S
+        while not any(report.event == READY for report in reports):
+            left_s = last - time.monotonic()
+            if link.lost or left_s <= 0:
+                link.socket.close()
+                return False
+            link.wait(left_s)
+            reports += [wire.unpack(body, Report) for body in link.receive()]
+        self._release_server()
+        pid = next(report.pid for report in reports if report.event == READY)
+        self._link, self._server, self._asked = link, _TakenOver(pid, link), True
+        for report in reports:
+            if report.event == STARTED:
+                self._paths[report.handle] = self._logs / f"{report.handle}.txt"
+                self._states[report.handle] = FunctionState(Phase.PENDING)
+            self._apply(report)
+        return True
 
     def _do_launch(self, spec: RankSpec) -> str:
         with self._lock:

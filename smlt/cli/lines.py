@@ -52,6 +52,8 @@ class EventLines:
             case "evaluated" if self._is_due(event):
                 taken = format_duration(data["seconds"])
                 yield f"evaluated at step {data['step']}: {metric_text(data['metrics'])} ({taken})"
+            case "adopted":
+                yield f"going on with the {data['workers']} worker{'s' if data['workers'] != 1 else ''} that are there"
             case "order":
                 yield _order(data)
             case "output":

@@ -139,6 +139,19 @@ class Launcher(ABC):
         """Start a function for a rank; returns a handle."""
         return self._do_launch(spec)
 
+    def adopt(self, labels: Sequence[str]) -> Mapping[str, str]:
+        """Go on with functions that the launcher of a controller which is gone has started.
+
+        Called before any `launch`. Those that are over by now are LOST from the first `poll` on.
+
+        Args:
+            labels: of their specs.
+
+        Returns:
+            Their handles by label; nothing where they are out of this launcher's reach: they end by themselves.
+        """
+        return self._do_adopt(labels)
+
     def poll(self, handles: Sequence[str]) -> Mapping[str, FunctionState]:
         """The state of each handle."""
         return self._do_poll(handles)
@@ -163,6 +176,9 @@ class Launcher(ABC):
 
     @abstractmethod
     def _do_stop(self, handle: str) -> None: ...
+
+    def _do_adopt(self, labels: Sequence[str]) -> Mapping[str, str]:
+        return {}
 
     def _do_logs(self, handle: str) -> str:
         return ""

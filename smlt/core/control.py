@@ -69,7 +69,7 @@ class ControlDesk:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> ControlDesk:
-        """Become the controller of a run.
+        """Become the controller of a run; the round that was open, if one was, and the wish stay in the record.
 
         Raises:
             ConfigError: another controller drives it.
@@ -83,6 +83,9 @@ class ControlDesk:
         if not before.closed and _is_alive(store, before, clock, sleep):
             raise _driven(run)
         control = Control(epoch=before.epoch + 1, holder=uuid.uuid4().hex)
+        if not before.closed and not before.stop_now:
+            # The functions in the open round stay there, until this controller has seen whether it can go on with them.
+            control = replace(control, round=before.round, wish=before.wish)
         try:
             # By the version that was found silent: of several who saw it so, one takes the run.
             version = store.compare_and_swap(layout.CONTROL, wire.pack(control), version)
@@ -147,16 +150,28 @@ def _driven(run: str) -> ConfigError:
 
 
 class Mailbox:
-    """Reads one worker's messages in their order, each once; `clear` removes them once they need not be read again."""
+    """Reads one worker's messages in their order, each once; `clear` removes them once they need not be read again.
 
-    def __init__(self, store: ObjectStore, generation: int, rank: int, incarnation: int) -> None:
+    Args:
+        store: of the run.
+        generation, rank, incarnation: whose.
+        is_adopted: another controller may have read and cleared away the first ones.
+    """
+
+    def __init__(
+        self, store: ObjectStore, generation: int, rank: int, incarnation: int, *, is_adopted: bool = False
+    ) -> None:
         self._store = store
         self._address = (generation, rank, incarnation)
-        self._next = self._cleared = 0
+        self._next: int | None = None if is_adopted else 0
+        self._cleared = 0
 
     def read(self) -> Iterator[Mail]:
         """What has come since the last call."""
-        while True:
+        if self._next is None:
+            self._next = self._first()
+            self._cleared = self._next or 0
+        while self._next is not None:
             key = layout.mail(*self._address, self._next)
             try:
                 data = self._store.get(key)
@@ -167,6 +182,10 @@ class Mailbox:
 
     def clear(self) -> None:
         """Remove what was read: it is in the log, where another controller would find it."""
-        while self._cleared < self._next:
+        while self._next is not None and self._cleared < self._next:
             self._store.delete(layout.mail(*self._address, self._cleared))
             self._cleared += 1
+
+    def _first(self) -> int | None:
+        prefix = layout.mails(*self._address)
+        return next((int(info.key.removeprefix(prefix)) for info in self._store.list(prefix)), None)

@@ -12,6 +12,7 @@ from smlt.core.fleet import Generation, Member
 from smlt.core.messages import Failure, Left
 from smlt.core.run_events import (
     Address,
+    Adopted,
     Beat,
     CancelRequested,
     Checkpointed,
@@ -143,7 +144,23 @@ class Controller:
         self._course.step = event.step
         self._launched, self._resume_from = event.first_generation - 1, event.resume_from
         self._allowance.started(event)
-        yield from self._launch_current(event.now)
+        if event.adopted:
+            yield from self._adopt(event.now, event.adopted)
+        else:
+            yield from self._launch_current(event.now)
+
+    def _adopt(self, now: float, adopted: Adopted) -> Iterator[Command]:
+        """Go on with the functions that an earlier controller launched, in the round that is open."""
+        self._current, self._wished = Generation.adopted(adopted, now), adopted.wish
+        self._allowance.launched(self._current.workers)
+        self._watch.evaluates(adopted.eval_examples)
+        self._timetable.total_steps = adopted.total_steps
+        about = {"generation": self._current.number, "round": adopted.round.number, "workers": self._current.workers}
+        yield Record("adopted", {**about, "step": self._course.step})
+        for rank in adopted.lost:
+            yield from self._lose(
+                now, self._current.members[rank], "it was being replaced when its controller was lost"
+            )
 
     def _launch_current(self, now: float) -> Iterator[Command]:
         if not self._allowance.can_pay(self._workers):
@@ -222,6 +239,7 @@ class Controller:
             about = {
                 "examples": ready.shape.examples,
                 "parameters": ready.shape.parameters,
+                "eval_examples": ready.shape.eval_examples,
                 "total_steps": ready.total_steps,
                 "fingerprint": ready.shape.fingerprint,
             }

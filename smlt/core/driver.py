@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from smlt._version import __version__
 from smlt.core import checkpoint, layout, run_events
+from smlt.core.adoption import adoptable
 from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
 from smlt.core.chaos import DRIVING, FaultPoints, once
 from smlt.core.control import ControlDesk, Mailbox
@@ -93,11 +94,12 @@ class Driver:
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
         self._began = self._flushed_at = self._ticked_at = time.monotonic()
         self._setbacks = 0
+        self._told_until = 0.0
         self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
-        """Until the controller says that the run is over."""
+        """Until the controller says that the run is over; goes on with the functions of the one before, if it can."""
         run, limits = self._run, self._run.backend.limits
         machine = Controller(
             run_events.Terms(
@@ -112,11 +114,13 @@ class Driver:
             )
         )
         resume_from = checkpoint.latest_manifest(run.store)
-        known = self._take_over(layout.step_of(resume_from) if resume_from else 0)
         now = time.monotonic()
         spent_usd = self._ledger.items_usd(now)["total"]
         worker_usd = self._worker_usd(machine.stopping_s)
-        started = run_events.Started(now, run.before.generation + 1, resume_from, known, spent_usd, worker_usd)
+        adopted = self._adopt(now)
+        known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
+        first = run.before.generation + 1
+        started = run_events.Started(now, first, resume_from, known, spent_usd, worker_usd, adopted)
         self._handle(machine, started)
         obeyed = 0
         while self._finish is None:
@@ -133,6 +137,26 @@ class Driver:
                 self._handle(machine, run_events.CancelRequested(time.monotonic()))
         self._note()
         return self._finish
+
+    def _adopt(self, now: float) -> run_events.Adopted | None:
+        """Take over the functions in the open round; where that cannot be, end it, and they leave by themselves."""
+        run, control = self._run, self._desk.control
+        if control.round is None:
+            return None
+        found = adoptable(run, control.round, control.wish, now)
+        addresses = found.adopted.addresses if found else ()
+        handles = self._launcher.adopt([address.label for address in addresses]) if addresses else {}
+        if found is None or not handles:
+            self._desk.change(round=None, wish="")
+            return None
+        since = now - (time.time() - found.paid_until)
+        for address in addresses:
+            handle = handles[address.label]
+            self._ledger.adopted(handle, since, self._plan.allocation.memory_mib)
+            mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation, is_adopted=True)
+            self._functions.append(_Function(address, handle, mailbox))
+        self._told_until = found.told_until
+        return found.adopted
 
     def _take_over(self, until: int) -> int:
         """Note what workers told a controller that did not live to; returns how many steps the log has now."""
@@ -262,8 +286,9 @@ class Driver:
         yield run_events.Beat(now, address, mail.phase, mail.step, mail.awaits, mail.phase_s)
         if mail.ready:
             yield run_events.WorkerReady(now, address, mail.ready)
-        if mail.steps:
-            yield run_events.StepsDone(address, mail.steps)
+        steps = tuple(record for record in mail.steps if record.ended > self._told_until)
+        if steps:
+            yield run_events.StepsDone(address, steps)
         for evaluation in mail.evaluations:
             yield run_events.EvaluationDone(evaluation)
         for done in mail.checkpoints:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from smlt._version import __version__
-from smlt.core import layout
+from smlt.core import checkpoint, layout
 from smlt.core.conclusion import conclude
 from smlt.core.control import RENEW_S, ControlDesk
 from smlt.core.driver import Driver, Interrupts
@@ -23,7 +23,7 @@ from smlt.core.planning import plan_job
 from smlt.core.plugins import Registry
 from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog
-from smlt.core.runs import OpenRun, as_taken, open_run, reopen
+from smlt.core.runs import OpenRun, as_taken, open_run
 from smlt.core.summary import Summary
 
 __all__ = ["Interrupts", "RunRequest", "run"]
@@ -84,7 +84,7 @@ def run(
     try:
         opened = as_taken(opened)
         if opened.before.state == "succeeded":
-            reopen(opened.store)
+            checkpoint.reopen(opened.store)
     except SmltError:
         desk.change(closed=True)
         raise

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smlt.core.messages import Left, Ready, Round
-from smlt.core.run_events import Address, Beat
+from smlt.core.run_events import Address, Adopted, Beat
 from smlt.core.stragglers import Stragglers
+from smlt.core.task import TaskShape
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
 """After a refusal a launch is tried again: doubled each time, up to the longest."""
@@ -80,6 +81,19 @@ class Generation:
         self._unready = set(range(workers))
         self._staying = set(range(workers))
         self._here = set(range(workers))
+
+    @classmethod
+    def adopted(cls, adopted: Adopted, now: float) -> Generation:
+        """A generation that another controller launched, in its open round."""
+        opened, shape = adopted.round, TaskShape(0, adopted.eval_examples, 0, ())
+        generation = cls(opened.generation, len(opened.members), now)
+        generation.round = opened.number
+        for member, address in zip(generation.members, adopted.addresses, strict=True):
+            member.address, member.launched_at, member.heard_at = address, adopted.launched_at[address.rank], now
+            if address.rank not in adopted.lost:
+                member.round, member.has_stepped = opened.number, True
+                generation.says_ready(member, Ready(opened.members[address.rank], shape, adopted.total_steps))
+        return generation
 
     @property
     def workers(self) -> int:

@@ -505,17 +505,24 @@ class FunctionWorker(Worker):
             StopNow: this process is not wanted any more.
             RoundOver: a newer round is open.
         """
-        if self._courier.superseded:
+        if self._is_superseded:
             raise StopNow("superseded")
         if self._courier.control.stop_now or self._courier.control.closed:
             raise StopNow("stopped")
         if self._newer_round() and self._joined is not None:
             raise RoundOver
 
+    @property
+    def _is_superseded(self) -> bool:
+        """Whether another controller is in charge, and does not go on with this process."""
+        opened = self._courier.control.round
+        is_member = opened and opened.generation == self._spec.generation and self._uuid in opened.members
+        return self._courier.superseded and not is_member
+
     def _is_unwanted(self) -> bool:
         """Whether nobody waits for what this process still does in the store."""
         control = self._courier.control
-        return self._is_closing or self._courier.superseded or control.stop_now or control.closed
+        return self._is_closing or self._is_superseded or control.stop_now or control.closed
 
     def _patience(self, piece: str, peer: int) -> None:
         """While a peer is waited for: obey the controller; without one, do not wait for ever."""

@@ -29,7 +29,12 @@ def claim(generation: int, rank: int, incarnation: int) -> str:
 
 def mail(generation: int, rank: int, incarnation: int, number: int) -> str:
     """Message `number` from a worker to the controller, from 0."""
-    return f"{MAIL}{generation}/{rank}/{incarnation}/{number:08d}"
+    return f"{mails(generation, rank, incarnation)}{number:08d}"
+
+
+def mails(generation: int, rank: int, incarnation: int) -> str:
+    """Folder of the messages from a worker to the controller."""
+    return f"{MAIL}{generation}/{rank}/{incarnation}/"
 
 
 def fault(number: int, rank: int) -> str:

@@ -28,6 +28,10 @@ class Ledger:
         self._open[handle] = (now, memory_mib)
         self._closed_usd += self.catalog.function.usd_per_request
 
+    def adopted(self, handle: str, since: float, memory_mib: int) -> None:
+        """A function of an earlier session goes on; what it cost until `since` is in that session's figures."""
+        self._open[handle] = (since, memory_mib)
+
     def ended(self, handle: str, now: float) -> None:
         """A function is over; unknown and ended handles are passed over."""
         if handle in self._open:

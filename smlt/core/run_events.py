@@ -16,6 +16,11 @@ class Address:
     rank: int
     incarnation: int = 0
 
+    @property
+    def label(self) -> str:
+        """As in `smlt.core.backend.RankSpec.label`."""
+        return f"{self.generation}.{self.rank}.{self.incarnation}"
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -60,6 +65,33 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Adopted:
+    """A round of a controller that is gone, whose functions go on with this one.
+
+    Attributes:
+        round: that is open.
+        wish: that stands; empty for none.
+        incarnations: by rank, the newest that was launched.
+        launched_at: by rank, when that was, by the clock of all events.
+        lost: ranks whose newest incarnation is not in the round: they were being replaced.
+        total_steps, eval_examples: of the job.
+    """
+
+    round: Round
+    wish: str
+    incarnations: tuple[int, ...]
+    launched_at: tuple[float, ...]
+    lost: tuple[int, ...]
+    total_steps: int
+    eval_examples: int
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Of all ranks."""
+        return tuple(Address(self.round.generation, rank, number) for rank, number in enumerate(self.incarnations))
+
+
+@dataclass(frozen=True)
 class Started:
     """The run begins, or goes on.
 
@@ -69,6 +101,7 @@ class Started:
         step: where that is.
         spent_usd: by earlier sessions.
         worker_usd: what one function costs, started and stopped cleanly.
+        adopted: what goes on from an earlier session; None where functions are to be launched.
     """
 
     now: float
@@ -77,6 +110,7 @@ class Started:
     step: int
     spent_usd: float = 0.0
     worker_usd: float = 0.0
+    adopted: Adopted | None = None
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,10 @@ def _round_opened(view: RunView, event: RunEvent) -> RunView:
     return replace(view, workers_up=event.data["workers"])
 
 
+def _adopted(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, state="running", workers_up=event.data["workers"])
+
+
 def _scale(view: RunView, event: RunEvent) -> RunView:
     return replace(view, workers_wanted=event.data["workers"])
 
@@ -263,6 +267,7 @@ _FOLDS: dict[str, Callable[[RunView, RunEvent], RunView]] = {
     "round_opened": _round_opened,
     "handed_over": _handed_over,
     "rolled_back": _rolled_back,
+    "adopted": _adopted,
     "scale": _scale,
     "steps": _steps,
     "evaluated": _evaluated,

@@ -104,14 +104,6 @@ def as_taken(run: OpenRun) -> OpenRun:
     return _open_again(run)
 
 
-def reopen(store: ObjectStore) -> None:
-    """Let the newest checkpoint be gone on from, though training ended there early: the job has another target now."""
-    key = checkpoint.latest_manifest(store)
-    manifest = checkpoint.read_manifest(store, key)
-    if manifest.goal:
-        store.put(key, wire.pack(replace(manifest, goal="")))
-
-
 def _open_again(run: OpenRun) -> OpenRun:
     record = wire.unpack(run.store.get(layout.RECORD), RunRecord)
     if record.task != run.parcel.label:

@@ -183,6 +183,60 @@ def test_without_an_engine_functions_may_leave_by_themselves(place, spec):
         wait_gone(*(child.pid for child in everyone))
 
 
+def adopting(launching, place, *labels):
+    """The launcher of a controller that comes after one that was killed, and what it could adopt."""
+    launcher = launching(functions.stay, place)
+    return launcher, launcher.adopt(labels)
+
+
+@pytest.mark.parametrize("folder", ["runs", "r" * 120])
+def test_another_launcher_goes_on_with_the_functions_of_a_killed_engine(launching, place, spec, tmp_path, folder):
+    """However long the path of the runs folder is; and their time limit still holds."""
+    place = replace(place, runs_dir=tmp_path / folder)
+    patient, limited = replace(spec, orphan_grace_s=60.0), replace(spec, rank=1, orphan_grace_s=60.0, time_limit_s=12.0)
+    with engine(ProcessLauncher, place.runs_dir, functions.stay, patient, limited) as process:
+        pids = [int(wait_note(spec, name)) for name in ("rank0", "rank1")]
+        process.kill()
+        wait_gone(process.pid)
+    launcher, handles = adopting(launching, place, patient.label, limited.label, "9.9.9")
+    assert set(handles) == {patient.label, limited.label, "9.9.9"}
+    phases = [state.phase for state in launcher.poll([handles[label] for label in handles]).values()]
+    assert phases == [Phase.RUNNING, Phase.RUNNING, Phase.LOST]
+    launcher.stop(handles[patient.label])
+    assert launcher.poll([handles[patient.label]])[handles[patient.label]].phase is Phase.LOST
+    assert not is_running(pids[0])
+    third = launcher.launch(replace(spec, rank=2))
+    wait_note(spec, "rank2")
+    assert launcher.poll([third])[third].phase is Phase.RUNNING
+    assert wait_over(launcher, handles[limited.label]).detail.startswith("killed at its time limit")
+    launcher.close()
+    assert list((place.runs_dir / "run" / ".unlisted" / "launchers").iterdir()) == []
+
+
+def test_the_server_of_an_engine_that_lives_is_left_alone(launching, place, spec):
+    with engine(ProcessLauncher, place.runs_dir, functions.stay, spec) as process:
+        pid = int(wait_note(spec, "rank0"))
+        _, handles = adopting(launching, place, spec.label)
+        assert handles == {}
+        assert is_running(pid)
+        process.kill()
+        wait_gone(pid)
+
+
+def test_where_all_have_left_there_is_nothing_to_adopt(launching, place, spec):
+    with engine(ProcessLauncher, place.runs_dir, functions.leave_when_told, spec) as process:
+        wait_note(spec, "rank0")
+        everyone = process.children(recursive=True)
+        process.kill()
+        Path(spec.scratch, "leave").touch()
+        wait_gone(*(child.pid for child in everyone))
+    launcher, handles = adopting(launching, place, spec.label)
+    assert handles == {}
+    own = launcher.launch(replace(spec, rank=1))
+    wait_note(spec, "rank1")
+    assert launcher.poll([own])[own].phase is Phase.RUNNING
+
+
 def test_a_server_with_nothing_to_do_ends_with_its_engine(place):
     with engine(ProcessLauncher, place.runs_dir, functions.stay) as process:
         eventually(lambda: len(process.children()) == 1, 30, "the server is there")

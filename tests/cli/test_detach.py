@@ -124,6 +124,22 @@ def test_a_run_whose_controller_was_killed_is_said_to_be_nobody_s(detach, smlt):
     assert "nobody drives run 'mine': its controller is gone\n  hint: go on with it: smlt resume mine" in done.stderr
 
 
+def test_a_run_whose_controller_was_killed_goes_on_by_resume_and_only_by_one(detach, smlt):
+    slow = ("--steps", "100000", "--set", "job.params.slow_s=0.1", "--set", "job.checkpoint_every=5steps")
+    process = psutil.Process(detach(*LINEAR, *slow, "--name", "mine")["pid"])
+    process.send_signal(signal.SIGKILL)
+    detach("resume", "mine")
+    again = smlt("resume", "mine")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "run 'mine' is running already" in again.stderr
+    assert smlt("cancel", "mine").returncode == 0
+    done = smlt("attach", "mine", "-o", "json")
+    assert done.returncode == 130, done.stderr
+    events = json.loads(smlt("logs", "mine", "-o", "json").stdout)["events"]
+    steps = {item["step"] for event in events if event["kind"] == "steps" for item in event["items"]}
+    assert steps == set(range(json.loads(done.stdout)["steps"]))
+
+
 def test_the_background_holds_none_of_the_callers_files(smlt, linear):
     """Who captures the output gets its end at once, though the run goes on."""
     command = [*LINEAR, "--steps", "50", "--set", "job.params.slow_s=0.1", "--name", "mine", "--detach"]

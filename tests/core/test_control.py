@@ -54,6 +54,17 @@ def test_a_silent_controller_is_succeeded_and_stops_at_its_next_word() -> None:
     assert record(store).wish == "goal"
 
 
+@pytest.mark.parametrize("change", [{}, {"closed": True}, {"stop_now": True}])
+def test_the_open_round_stays_open_for_the_next_controller_unless_it_was_over(change: dict[str, bool]) -> None:
+    store, clock, opened = DictStore(), FakeClock(), Round(3, 1, ("a", "b"))
+    take(store, clock).change(round=opened, wish="time limit", **change)
+    second = take(store, clock)
+    kept = (None, "") if change else (opened, "time limit")
+    assert (second.control.round, second.control.wish) == kept
+    assert record(store) == second.control
+    assert (second.control.closed, second.control.stop_now) == (False, False)
+
+
 def test_no_two_controllers_write_the_same_record() -> None:
     """So that one whose answer got lost can tell its own from another's."""
     records = [DictStore(), DictStore()]
@@ -138,12 +149,31 @@ def test_mail_is_read_in_its_order_once_and_cleared_away_when_it_may() -> None:
     put(store, 2, 12)
     assert [mail.step for mail in mailbox.read()] == [12, 13]
     assert list(mailbox.read()) == []
-    assert len(store.keys("mail/")) == 4
+    assert len(store.keys("mail/")) == 4, "until what it said is in the log"
     mailbox.clear()
     mailbox.clear()
     assert store.keys("mail/") == []
     put(store, 4, 14)
     assert [mail.step for mail in mailbox.read()] == [14]
+
+
+def test_who_takes_over_begins_where_the_mail_was_not_cleared_away() -> None:
+    store = DictStore()
+    first = Mailbox(store, 1, 0, 0)
+    for number in range(3):
+        put(store, number, number)
+    assert len(list(first.read())) == 3
+    first.clear()
+    put(store, 3, 3)
+    assert len(list(first.read())) == 1
+    second = Mailbox(store, 1, 0, 0, is_adopted=True)
+    put(store, 4, 4)
+    assert [mail.step for mail in second.read()] == [3, 4]
+    second.clear()
+    third = Mailbox(store, 1, 0, 0, is_adopted=True)
+    assert list(third.read()) == []
+    put(store, 5, 5)
+    assert [mail.step for mail in third.read()] == [5]
 
 
 def test_mail_of_others_is_left_alone() -> None:

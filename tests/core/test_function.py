@@ -221,6 +221,33 @@ def test_under_another_controller_it_leaves(stage: Stage) -> None:
     assert stage.last().left in (Left("superseded"), Left("stopped"))
 
 
+def test_a_controller_that_keeps_its_round_open_has_it_go_on(stage: Stage, tmp_path: Path) -> None:
+    stage.start(stage.spec(params={"hold_at": 2, "folder": str(tmp_path)}))
+    stage.open_round()
+    eventually((tmp_path / "held-0").exists, 30, "it computes step 2")
+    stage.desk = ControlDesk.take(stage.store, "run")
+    assert stage.desk.epoch == 2
+    count = len(stage.read())
+    eventually(lambda: len(stage.read()) >= count + 2, 30, "two beats, before the second of which it has heard")
+    (tmp_path / "go").touch()
+    stage.desk.renew()
+    left = stage.last().left
+    assert left is not None
+    assert (left.reason, left.step) == ("goal", 6)
+
+
+def test_a_controller_that_ends_its_round_has_it_leave(stage: Stage, tmp_path: Path) -> None:
+    stage.start(stage.spec(params={"hold_at": 2, "folder": str(tmp_path)}))
+    stage.open_round()
+    eventually((tmp_path / "held-0").exists, 30, "it computes step 2")
+    stage.desk = ControlDesk.take(stage.store, "run")
+    stage.desk.change(round=None)
+    count = len(stage.read())
+    eventually(lambda: len(stage.read()) >= count + 2, 30, "two beats, before the second of which it has heard")
+    (tmp_path / "go").touch()
+    assert stage.last().left == Left("superseded")
+
+
 def test_without_a_controller_it_does_not_wait_for_a_round_for_ever(stage: Stage) -> None:
     stage.start(stage.spec(orphan_grace_s=0.2))
     assert stage.last().left == Left("stopped")
