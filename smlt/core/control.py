@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -164,13 +165,12 @@ class Mailbox:
         self._store = store
         self._address = (generation, rank, incarnation)
         self._next: int | None = None if is_adopted else 0
-        self._cleared = 0
+        self._kept: deque[tuple[str, int]] = deque()
 
     def read(self) -> Iterator[Mail]:
         """What has come since the last call."""
         if self._next is None:
             self._next = self._first()
-            self._cleared = self._next or 0
         while self._next is not None:
             key = layout.mail(*self._address, self._next)
             try:
@@ -178,13 +178,14 @@ class Mailbox:
             except NotFound:
                 return
             self._next += 1
-            yield wire.unpack(data, Mail)
+            mail = wire.unpack(data, Mail)
+            self._kept.append((key, mail.steps[-1].step if mail.steps else -1))
+            yield mail
 
-    def clear(self) -> None:
-        """Remove what was read: it is in the log, where another controller would find it."""
-        while self._next is not None and self._cleared < self._next:
-            self._store.delete(layout.mail(*self._address, self._cleared))
-            self._cleared += 1
+    def clear(self, known: float) -> None:
+        """Remove what was read and is in the log, where another controller would find it: steps before `known`."""
+        while self._kept and self._kept[0][1] < known:
+            self._store.delete(self._kept.popleft()[0])
 
     def _first(self) -> int | None:
         prefix = layout.mails(*self._address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class Driver:
         self._orders = OrderBox(run.store, desk.epoch)
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
         self._began = self._flushed_at = self._ticked_at = time.monotonic()
-        self._setbacks = 0
+        self._known = self._setbacks = 0
         self._told_until = 0.0
         self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
@@ -118,9 +119,9 @@ class Driver:
         spent_usd = self._ledger.items_usd(now)["total"]
         worker_usd = self._worker_usd(machine.stopping_s)
         adopted = self._adopt(now)
-        known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
+        self._known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
         first = run.before.generation + 1
-        started = run_events.Started(now, first, resume_from, known, spent_usd, worker_usd, adopted)
+        started = run_events.Started(now, first, resume_from, self._known, spent_usd, worker_usd, adopted)
         self._handle(machine, started)
         obeyed = 0
         while self._finish is None:
@@ -135,7 +136,7 @@ class Driver:
             while obeyed < interrupts.asked:
                 obeyed += 1
                 self._handle(machine, run_events.CancelRequested(time.monotonic()))
-        self._note()
+        self._note(all_is_said=True)
         return self._finish
 
     def _adopt(self, now: float) -> run_events.Adopted | None:
@@ -181,6 +182,8 @@ class Driver:
         match command:
             case run_events.Record(kind=kind, data=data):
                 self._log.append(kind, data)
+                if kind == "steps":
+                    self._known = data["items"][-1]["step"] + 1
                 self._setbacks += kind == "rolled_back"
             case run_events.Launch():
                 self._launch(command)
@@ -308,11 +311,11 @@ class Driver:
         self._log.append("spent", spent)
         self._note()
 
-    def _note(self) -> None:
-        """Write the log; only then is mail cleared away, which may be in it."""
+    def _note(self, *, all_is_said: bool = False) -> None:
+        """Write the log; only then is mail cleared away, if what it says is in it."""
         self._log.flush()
         for function in self._functions:
-            function.mailbox.clear()
+            function.mailbox.clear(math.inf if all_is_said else self._known)
 
 
 def _asked(number: int, order: Order) -> run_events.Event:

@@ -9,7 +9,7 @@ import pytest
 from smlt.core import layout, wire
 from smlt.core.control import RENEW_S, ControlDesk, Mailbox
 from smlt.core.errors import ConfigError, SmltError
-from smlt.core.messages import Control, Mail, Round
+from smlt.core.messages import Control, Mail, Round, StepRecord
 from tests.support.clocks import FakeClock
 from tests.support.stores import DictStore
 
@@ -150,8 +150,8 @@ def test_mail_is_read_in_its_order_once_and_cleared_away_when_it_may() -> None:
     assert [mail.step for mail in mailbox.read()] == [12, 13]
     assert list(mailbox.read()) == []
     assert len(store.keys("mail/")) == 4, "until what it said is in the log"
-    mailbox.clear()
-    mailbox.clear()
+    mailbox.clear(0)
+    mailbox.clear(0)
     assert store.keys("mail/") == []
     put(store, 4, 14)
     assert [mail.step for mail in mailbox.read()] == [14]
@@ -163,13 +163,13 @@ def test_who_takes_over_begins_where_the_mail_was_not_cleared_away() -> None:
     for number in range(3):
         put(store, number, number)
     assert len(list(first.read())) == 3
-    first.clear()
+    first.clear(0)
     put(store, 3, 3)
     assert len(list(first.read())) == 1
     second = Mailbox(store, 1, 0, 0, is_adopted=True)
     put(store, 4, 4)
     assert [mail.step for mail in second.read()] == [3, 4]
-    second.clear()
+    second.clear(0)
     third = Mailbox(store, 1, 0, 0, is_adopted=True)
     assert list(third.read()) == []
     put(store, 5, 5)
@@ -189,3 +189,18 @@ def test_what_is_no_mail_is_said() -> None:
     store.put(layout.mail(1, 0, 0, 0), b"garbage")
     with pytest.raises(SmltError, match="not a message"):
         list(Mailbox(store, 1, 0, 0).read())
+
+
+def test_mail_with_steps_that_are_not_in_the_log_is_kept() -> None:
+    store = DictStore()
+    mailbox = Mailbox(store, 1, 0, 0)
+    for number, steps in enumerate([(3, 4), (), (5, 6), ()]):
+        records = tuple(StepRecord(step, 0, 0.5, 8, 0.1, 0.05, 0.03, 0.02) for step in steps)
+        store.put(layout.mail(1, 0, 0, number), wire.pack(Mail("computing", 0, steps=records)))
+    assert len(list(mailbox.read())) == 4
+    mailbox.clear(4)
+    assert len(store.keys("mail/")) == 4
+    mailbox.clear(5)
+    assert store.keys("mail/") == [layout.mail(1, 0, 0, 2), layout.mail(1, 0, 0, 3)]
+    mailbox.clear(7)
+    assert store.keys("mail/") == []
