@@ -131,6 +131,8 @@ class Launcher(ABC):
     * `launch` returns without waiting for the function to start; the function runs `smlt.core.function.work(spec)`.
     * `poll` never blocks for long and reports every handle asked for; ENDED means it returned, LOST that it was killed.
     * `stop` ends a function now; stopping an ended one is no error.
+    * `adopt` gives the handles of functions that another controller's launcher started and that can be reached from
+      here, or nothing; of a function that is not there any more `poll` says LOST.
     * After `close` no function that this launcher started is left running.
     * Foreign exceptions become `CloudError` or `JobFailed`, with a hint.
     """

@@ -20,6 +20,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +111,14 @@ class BackendContract:
         spec = new_spec("return", scratch="/a folder", job={"act": "return", "deep": {"list": [1, 2.5]}})
         self.wait_for(launcher, launcher.launch(spec), Phase.ENDED)
         assert wire.unpack(store.get(said(spec, "spec")), RankSpec) == spec
+
+    def test_what_nobody_launched_is_not_adopted(self, backend: Backend[Any], tmp_path: Path) -> None:
+        launcher = self.make_launcher(backend, RunPlace("adopting", tmp_path), ENTRY)
+        try:
+            handles = launcher.adopt(["9.9.9"])
+            assert all(state.phase is Phase.LOST for state in launcher.poll(list(handles.values())).values())
+        finally:
+            launcher.close()
 
     def test_launch_does_not_wait_for_the_function(
         self, launcher: Launcher, store: ObjectStore, new_spec: NewSpec
