@@ -86,7 +86,7 @@ def _deaf(world: World, process: Process, fault: Fault) -> None:
 def _unplug(world: World, process: Process, fault: Fault) -> None:
     process.is_unplugged = True
     if process.is_waiting and process.joined is not None:
-        world.timeline.after(world.timing.channel_s, process.resume, process.ticket, type(process).broken)
+        world.timeline.after(0.0, process.resume, process.ticket, type(process).broken)
 
 
 # What is shared

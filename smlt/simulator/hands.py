@@ -135,6 +135,7 @@ def restore(me: Process, command: events.Restore) -> None:
     me.doing("loading")
     if me.reached("restore"):
         return
+    me.world.invariants.going_back(me)
     seconds = 0.0 if me.is_fresh else me.draw(me.world.timing.build_s)
     me.in_hand, me.state, me.private, me.is_fresh = None, LOST, LOST, True
     me.later(seconds, _read, me.round.resume_from if me.round else "", 0)
@@ -196,6 +197,7 @@ def _fetched(me: Process, state: int) -> None:
 def _loaded(me: Process, state: int) -> None:
     command = me.command
     assert isinstance(command, events.Fetch)
+    me.world.invariants.taking_over(me, command.cursor)
     me.is_fresh = me.is_between_states = False
     me.state, me.private, me.step = state, LOST, command.cursor.step
     me.in_hand = None
@@ -404,6 +406,7 @@ def _parted(me: Process, _: Sequence[bool]) -> None:
     command = me.command
     assert isinstance(command, events.Leave)
     if not me.reached("parted"):
+        me.world.invariants.leaving(me)
         me.finish(left=Left(command.reason, me.step))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from smlt.core import rank_events as events
 from smlt.core.errors import ChannelError, SmltError, StorageError
 from smlt.core.run_events import Address, Finish
+from smlt.core.sampler import Cursor
 from smlt.simulator.store import Kept
 
 if TYPE_CHECKING:
@@ -52,6 +53,18 @@ class Invariants:
         if own.cursor is not None and own.cursor.step != process.step:
             raise Broken(f"{process.uuid} says it stands at step {own.cursor.step}, and stands at {process.step}")
 
+    def taking_over(self, process: Process, cursor: Cursor) -> None:
+        """A commit that a living rank has made is never undone for another's state."""
+        if process.has_state and cursor.step <= process.step:
+            raise Broken(
+                f"{process.uuid} stands at step {process.step}, and takes over the state of step {cursor.step}"
+            )
+
+    def going_back(self, process: Process) -> None:
+        """A branch is rolled back only where nobody has its state, or not all of it."""
+        if process.has_state and not self._world.scenario.has_private:
+            raise Broken(f"{process.uuid} has the state of step {process.step}, and reads a checkpoint")
+
     def contributed(self, process: Process, values: Sequence[Any]) -> None:
         """All contributions to a step are to the same step, from the same SHARED state, which is the right one."""
         first = values[0]
@@ -89,6 +102,11 @@ class Invariants:
             raise Broken(f"{process.uuid} saves step {kept.cursor.step} with another state than that of the step")
         if there[:-1] != kept[:-1]:
             raise Broken(f"{process.uuid} saves step {kept.cursor.step} otherwise than it was saved before")
+
+    def leaving(self, process: Process) -> None:
+        """Who leaves in order leaves its state behind."""
+        if not any(step >= process.step for step in self._world.store.checkpoints):
+            raise Broken(f"{process.uuid} leaves at step {process.step}, whose state nobody has saved")
 
     def exported_by(self, process: Process) -> None:
         """A model is written of the last state."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from smlt.core import run_events
 from smlt.core.control import RENEW_S
 from smlt.core.driver import BLIND_S
+from smlt.core.endings import AGREED
 from smlt.core.errors import CloudError
 from smlt.core.messages import CheckpointDone
 from smlt.core.run_events import Address
@@ -52,7 +53,7 @@ class Pilot:
             world.log_generation + 1,
             resume_from,
             world.log_step,
-            world.spent_usd(),
+            world.spent_usd() + world.platform.launched * self._lease_usd,
             world.scenario.usd_per_function_s * (world.lease_s + self.machine.stopping_s),
         )
         self._handle(started)
@@ -134,7 +135,8 @@ class Pilot:
         if extras.failure:
             yield run_events.WorkerFailed(now, address, extras.failure)
         if extras.left:
-            yield run_events.WorkerLeft(now, address, extras.left)
+            manifest = str(extras.left.step) if extras.left.reason in AGREED else ""
+            yield run_events.WorkerLeft(now, address, extras.left, manifest)
 
     def _tick(self, now: float) -> run_events.Tick:
         world = self.world

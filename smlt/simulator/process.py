@@ -194,6 +194,11 @@ class Process:
         self.world.timeline.after(seconds, self.resume, self.ticket, receive, *args)
 
     @property
+    def has_state(self) -> bool:
+        """Whether it has SHARED state that steps have made."""
+        return self.state != LOST
+
+    @property
     def is_well(self) -> bool:
         """Whether nothing distinguishes it from the others of its round."""
         return (
@@ -255,7 +260,7 @@ class Process:
         number = -1 if self.round is None else self.round.number
         if opened is None or (opened.generation, opened.number) <= (own, number):
             return None
-        if opened.generation == own and self.uuid == opened.members[self.rank]:
+        if opened.generation == own and opened.members[self.rank : self.rank + 1] == (self.uuid,):
             return opened
         if opened.generation == own and self.round is None:
             return None

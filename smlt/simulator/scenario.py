@@ -87,7 +87,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long things take, in seconds; each is drawn anew around its value.
+    """How long things take, in seconds; each is drawn anew around its value, evenly.
 
     Attributes:
         start_s, build_s: until a launched function runs; until it has built its task.
@@ -96,7 +96,7 @@ class Timing:
         store_s, channel_s: one request.
         beat_s, look_s: between two beats of a worker; between two looks of the controller.
         detect_s: until the platform tells that a function is over.
-        spread: standard deviation of the logarithm of what is drawn.
+        spread: what is drawn lies within this part of the value on both sides.
     """
 
     start_s: float = 2.0
@@ -111,7 +111,7 @@ class Timing:
     beat_s: float = 1.0
     look_s: float = 0.5
     detect_s: float = 0.3
-    spread: float = 0.1
+    spread: float = 0.2
 
     @classmethod
     def of(cls, workers: int) -> Timing:
@@ -137,6 +137,7 @@ class Scenario:
         save_interval_s: the time.
         successor_s: a crashed controller has a successor after so many seconds.
         can_kill: whether the platform can end a function; otherwise a function ends by itself or at its time limit.
+        together: whether ranks that nothing distinguishes are stepped together; see `smlt.simulator.formation`.
     """
 
     seed: int
@@ -156,6 +157,7 @@ class Scenario:
     save_interval_s: float = 10.0
     successor_s: float = 6.0
     can_kill: bool = True
+    together: bool = True
 
     @classmethod
     def random(
@@ -192,6 +194,7 @@ class Scenario:
             eval_every=rng.choice((3, 7, 1000)),
             save_every=rng.choice((0, 0, 4)),
             can_kill=rng.random() < 0.7,
+            together=size > 40 or rng.random() < 0.5,
         )
         scenario = replace(scenario, time_limit_s=time_limit_s, budget_usd=budget_usd)
         likely_s = scenario.least_s
@@ -201,7 +204,7 @@ class Scenario:
             scenario = replace(scenario, can_kill=True)  # where nothing else ends a function, the platform can
         if budget_usd is None and "budget" in kinds and rng.random() < 0.3:
             enough = size * likely_s * scenario.usd_per_function_s
-            scenario = replace(scenario, budget_usd=enough * rng.uniform(0.2, 2.0))
+            scenario = replace(scenario, budget_usd=enough * rng.uniform(0.05, 2.0))
         if "deadline" in kinds and rng.random() < 0.1:
             scenario = replace(scenario, deadline_s=likely_s * rng.uniform(0.5, 1.5))
         chosen = [kind for kind in kinds if kind in KINDS]
@@ -223,7 +226,8 @@ class Scenario:
 
 
 def _drawn(rng: Random, kind: str, scenario: Scenario) -> Fault:
-    point = rng.choice(POINTS) if kind in ("kill", "hang", "freeze") and rng.random() < 0.7 else ""
+    points = POINTS if kind in ("kill", "hang", "freeze") else ("meet", "reduced") if kind == "unplug" else ()
+    point = rng.choice(points) if points and rng.random() < 0.7 else ""
     return Fault(
         kind,
         at_s=rng.uniform(0.0, scenario.least_s),

@@ -85,7 +85,7 @@ class World:
         self.traps: dict[str, list[Fault]] = {}
         self.has_struck = False
         self.log_generation, self.log_step, self.log_segments = 0, 0, 0
-        self.slowest = 1.0 + 2.0 * scenario.timing.spread
+        self.slowest = 1.0 + scenario.timing.spread
         self.pilots: list[Pilot] = []
         self._listening: list[dict[str, Process]] = [{} for _ in range(GROUPS)]
         self._turn = 0
@@ -174,7 +174,12 @@ class World:
     def _form(self, waiting: list[Waiter], gathering: Gathering) -> bool:
         """Let all who get these sums go on as a formation, if all of them are here and well."""
         workers = len(gathering.values)
-        if workers < LEAST or len(waiting) != workers or not self.is_calm(waiting[0][0].step):
+        if (
+            not self.scenario.together
+            or workers < LEAST
+            or len(waiting) != workers
+            or not self.is_calm(waiting[0][0].step)
+        ):
             return False
         for process, ticket, *_ in waiting:
             if not process.is_well or process.ticket != ticket:
@@ -187,7 +192,7 @@ class World:
 
     def draw(self, seconds: float) -> float:
         """How long something takes this time."""
-        return seconds * self.rng.lognormvariate(0.0, self.timing.spread)
+        return seconds * (1.0 + self.timing.spread * (2.0 * self.rng.random() - 1.0))
 
     def _latency(self) -> float:
         return self.timing.channel_s * (0.5 + self.rng.random())
@@ -213,7 +218,8 @@ class _Course(Schedule):
     def after(self, cursor: Cursor) -> Cursor:
         """The cursor once the step at `cursor` is committed."""
         cursors: list[Cursor] = self._cursors  # type: ignore[attr-defined]
-        if cursors[cursor.step] is cursor:
+        known = cursors[cursor.step]
+        if known is cursor or known == cursor:
             return cursors[cursor.step + 1]
         return super().after(cursor)
 

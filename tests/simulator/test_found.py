@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from smlt.core.run_events import KillWorkers, Tick, Wish
-from tests.support.events import Desk
+from smlt.core.run_events import Address, Command, Kill, KillWorkers, Launch, OpenRound, Tick, Wish
+from tests.support.events import Desk, relaunch
 
 
 def test_a_run_that_stops_for_its_budget_is_ended_when_what_was_set_aside_is_used_up() -> None:
@@ -15,3 +15,22 @@ def test_a_run_that_stops_for_its_budget_is_ended_when_what_was_set_aside_is_use
     desk.steps(2, seconds=100.0)
     assert desk.tell(Tick(12.0, committed_usd=9.0, worker_usd=0.5, leased_usd=1.9)) == []
     assert desk.tell(Tick(13.0, committed_usd=9.0, worker_usd=0.5, leased_usd=2.0)) == [KillWorkers()]
+
+
+def test_a_rank_that_hangs_while_it_waits_is_replaced_once_it_has_not_come_to_the_next_round() -> None:
+    """Seed 4668: it looked like the others, who waited for it; every new round stalled as the one before."""
+    desk = Desk()
+    desk.run()
+    for rank in range(2):
+        desk.steps(0, rank=rank)
+    since = [0, 0]
+    commands: list[Command] = []
+    for second in range(1, 100):
+        for rank in range(2):
+            desk.beat(rank, "waiting for sums", float(second - since[rank]))
+        said = desk.tick(1.0)
+        commands += said
+        if any(isinstance(command, OpenRound) for command in said):
+            since[1] = second + 1  # rank 1 comes to the round that is opened because all wait; rank 0 does not
+    assert [type(command) for command in commands] == [OpenRound, Kill, Launch]
+    assert commands[1:] == [Kill(Address(1, 0, 0)), relaunch(1, 0, 1)]
