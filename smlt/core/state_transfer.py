@@ -8,11 +8,12 @@ from typing import Any
 
 import xxhash
 
-from smlt.core import checkpoint, wire
+from smlt.core import wire
 from smlt.core.errors import ProtocolError
 from smlt.core.storage import ChannelKey
 from smlt.core.sync.collectives import Seat, check_size, read, wait_for
 from smlt.core.task import State
+from smlt.core.tensor_file import Snapshot, views_of
 
 PIECE_BYTES = 32 << 20
 """Small enough for any channel, large enough that requests do not count."""
@@ -35,7 +36,7 @@ class _Cover:
 
 def serve(seat: Seat, state: State, step: int, readers: int) -> list[ChannelKey]:
     """Publish a state for so many readers; returns the keys to discard once they have it."""
-    data = memoryview(checkpoint.packed_arrays(state.arrays))
+    data = Snapshot().take(state.arrays)
     cover = _Cover(data.nbytes, xxhash.xxh64_intdigest(data), state.extra)
     seat.channel.put(seat.own_key(step, "state"), [wire.pack(cover)], readers=readers)
     keys = [seat.own_key(step, "state")]
@@ -63,7 +64,7 @@ def fetch(seat: Seat, donor: int, step: int) -> State:
             room[:] = found
     if xxhash.xxh64_intdigest(data) != cover.digest:
         raise ProtocolError(f"the state that rank {donor} served at step {step} did not arrive whole")
-    return State(checkpoint.unpacked_arrays(bytes(data)), cover.extra)
+    return State(views_of(data), cover.extra)
 
 
 def _pieces(size_bytes: int) -> Iterator[tuple[str, int, int]]:
