@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smlt.core import rank_events as events
+from tests.support.model_plan import Plan
 from tests.support.model_ranks import job_of
-from tests.support.model_run import Fault, ModelRun, Plan
+from tests.support.model_run import Fault, ModelRun
 
 KINDS = ["kill", "kill", "kill", "lose", "trouble", "wish", "kill_all"]
 PLACES = [place for place in events.OUTCOME if place not in (events.Claim, events.Build)] + [events.Leave]
