@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import asdict, replace
+from itertools import pairwise
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -28,15 +29,20 @@ def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledg
     log.flush()
     events = [event for _, event in read_events(run.store)]
     run.store.put(layout.EVENTS, "".join(event.to_json() + "\n" for event in events).encode())
-    earlier_s = run.earlier.wall_seconds if run.earlier else 0.0
     summary = replace(
         _summary(run, finish, plan, events),
         cost_usd=cost,
-        wall_seconds=earlier_s + wall_s,
+        wall_seconds=_earlier_s(events) + wall_s,
         model_path=model_path,
     )
     run.store.put(layout.SUMMARY, summary.to_json().encode())
     return summary
+
+
+def _earlier_s(events: list[RunEvent]) -> float:
+    """Seconds of all sessions before this one; those of a controller that was killed, up to its last word."""
+    starts = [number for number, event in enumerate(events) if event.kind == "created"]
+    return sum(events[after - 1].time - events[start].time for start, after in pairwise(starts))
 
 
 def _summary(run: OpenRun, finish: Finish, plan: Plan, events: list[RunEvent]) -> Summary:

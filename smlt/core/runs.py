@@ -11,7 +11,7 @@ from typing import Any
 from smlt._version import __version__
 from smlt.core import checkpoint, layout, wire
 from smlt.core.backend import Backend, RunPlace
-from smlt.core.errors import AlreadyExists, ConfigError, NotFound, StorageError
+from smlt.core.errors import AlreadyExists, ConfigError, StorageError
 from smlt.core.job import JobSpec
 from smlt.core.messages import RunRecord
 from smlt.core.parcel import TaskParcel
@@ -19,7 +19,6 @@ from smlt.core.plugins import Registry
 from smlt.core.runlog import RunView, view_of
 from smlt.core.sessions import last_session
 from smlt.core.storage import ObjectStore
-from smlt.core.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class OpenRun:
         parcel: the task.
         goes_on: whether it was there already, and is to be gone on with even where it is finished.
         before: what earlier sessions of the run came to.
-        earlier: the summary of the last one, if it came to one.
     """
 
     name: str
@@ -46,7 +44,6 @@ class OpenRun:
     parcel: TaskParcel
     goes_on: bool = False
     before: RunView = field(default_factory=RunView)
-    earlier: Summary | None = None
 
 
 def open_run(
@@ -122,11 +119,7 @@ def _open_again(run: OpenRun) -> OpenRun:
     elif view.state == "succeeded":
         hint = f"smlt resume {run.name} --epochs N goes on for longer; for a new run choose another --name"
         raise ConfigError(f"run {run.name!r} is finished", hint)
-    try:
-        earlier = Summary.from_json(run.store.get(layout.SUMMARY))
-    except NotFound:
-        earlier = None
-    return replace(run, before=view, earlier=earlier)
+    return replace(run, before=view)
 
 
 def _check_more_to_do(run: OpenRun, record: RunRecord, is_finished: bool) -> None:

@@ -79,6 +79,11 @@ def test_the_next_controller_goes_on_with_the_workers_that_are_there(undisturbed
         resumed = runs.train(job=ORPHAN)
         assert (resumed.status, resumed.steps, resumed.generations) == ("succeeded", STEPS, 1)
         eventually(lambda: running(left) == [], 60, "the adopted workers and their server have left")
+    logged = [event for _, event in read_events(runs.store("orphan"))]
+    second = [event.kind for event in logged].index("created", 1)
+    before_s = logged[second - 1].time - logged[0].time
+    after_s = logged[-1].time - logged[second].time
+    assert resumed.wall_seconds >= before_s + after_s
     kinds = [event.kind for event in runs.events]
     assert kinds.count("adopted") == 1
     assert "launched" not in kinds

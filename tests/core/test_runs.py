@@ -65,7 +65,7 @@ def test_a_new_run_has_a_record_of_what_it_is(runs: Runs) -> None:
     assert (record.name, record.task, record.backend) == ("digits", "task.py:Digits", "local")
     assert (record.smlt_version, record.created) == (__version__, NOON)
     assert JobSpec.from_plain(record.job) == run.spec
-    assert (run.before.generation, run.earlier) == (0, None)
+    assert run.before.generation == 0
 
 
 def test_runs_without_a_name_are_called_by_task_and_time_and_never_clash(runs: Runs) -> None:
@@ -91,19 +91,16 @@ def test_the_same_name_goes_on_with_an_unfinished_run(runs: Runs, status: str) -
         ("spent", {"usd": 0.5, "function_s": 20.0}),
         finished(status),
     )
-    first.store.put(layout.SUMMARY, Summary("digits", status, "x", "local", wall_seconds=9.0).to_json().encode())
     again = runs.open("digits", epochs=7)
     assert again.name == "digits"
     assert (again.before.generation, again.before.spent_usd, again.before.function_s) == (3, 0.5, 20.0)
-    assert again.earlier is not None
-    assert again.earlier.wall_seconds == 9.0
     assert again.spec.job.epochs == 7
 
 
 def test_a_run_whose_controller_was_killed_goes_on_too(runs: Runs) -> None:
     runs.log(runs.open("digits"), ("launched", {"generation": 1, "rank": 0, "incarnation": 0}))
     again = runs.open("digits")
-    assert (again.before.generation, again.earlier) == (1, None)
+    assert again.before.generation == 1
 
 
 def test_a_finished_run_is_refused(runs: Runs) -> None:
