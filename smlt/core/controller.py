@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from smlt.core.allowance import Allowance
 from smlt.core.course import Course
 from smlt.core.endings import AGREED, LIMITS, PASSING, UNREADABLE, Ending, State, go_on
-from smlt.core.fleet import Generation, Member
+from smlt.core.fleet import Generation, Member, introduction
 from smlt.core.messages import Failure, Left
 from smlt.core.run_events import (
     Address,
@@ -158,9 +158,8 @@ class Controller:
         about = {"generation": self._current.number, "round": adopted.round.number, "workers": self._current.workers}
         yield Record("adopted", {**about, "step": self._course.step})
         for rank in adopted.lost:
-            yield from self._lose(
-                now, self._current.members[rank], "it was being replaced when its controller was lost"
-            )
+            how = "it was being replaced when its controller was lost"
+            yield from self._lose(now, self._current.members[rank], how)
 
     def _launch_current(self, now: float) -> Iterator[Command]:
         if not self._allowance.can_pay(self._workers):
@@ -236,14 +235,7 @@ class Controller:
             self._watch.start_took(seconds)
             self._watch.evaluates(ready.shape.eval_examples)
             self._timetable.total_steps = ready.total_steps
-            about = {
-                "examples": ready.shape.examples,
-                "parameters": ready.shape.parameters,
-                "eval_examples": ready.shape.eval_examples,
-                "total_steps": ready.total_steps,
-                "fingerprint": ready.shape.fingerprint,
-            }
-            yield Record("ready", {**vars(event.address), **about, "seconds": seconds})
+            yield Record("ready", {**vars(event.address), **introduction(ready), "seconds": seconds})
         if self._ending and self._ending.at_once:
             return
         if generation is not self._current:
@@ -295,13 +287,8 @@ class Controller:
 
     def _on_agreed_end(self, now: float, generation: Generation, left: Left) -> Iterator[Command]:
         """Those in the same round leave, too; whoever has come since waits for peers that will not come."""
-        if generation.leaving_since is not None:
-            return
-        generation.leaving_since = now
-        last = generation.round if left.round < 0 else left.round
-        for member in generation.members:
-            if not member.left and member.round != last:
-                yield from self._give_up(generation, member)
+        for member in generation.ends(left, now):
+            yield from self._give_up(generation, member)
 
     def _on_failed(self, event: WorkerFailed) -> Iterator[Command]:
         member, failure = self._member(event.address), event.failure
@@ -397,12 +384,15 @@ class Controller:
         generation = self._generation_of(address)
         wait_s = generation.refuse(member, event.now)
         is_current = generation is self._current
-        if self._ending:
+        if self._ending and self._ending.at_once:
             yield from self._finish_if_all_gone()
         elif is_current and event.now + wait_s - (member.refused_at or 0.0) > self.terms.start_deadline_s:
             message = f"rank {address.rank} could not be launched: {event.detail}"
             failure = Failure("CloudError", message, event.hint or go_on(self._resume_from), "")
-            yield from self._fail(event.now, address.rank, "launch failed", failure)
+            if self._ending:
+                yield from self._stop_at_once(event.now, self._ending)
+            else:
+                yield from self._fail(event.now, address.rank, "launch failed", failure)
         else:
             yield Record("launch_failed", {**vars(address), "detail": event.detail, "again_in_s": wait_s})
 
@@ -438,8 +428,9 @@ class Controller:
             for member, how in self._watch.lost(generation, now):
                 if not member.is_gone and any(generation is living for living in self._generations):
                     yield from self._lose(now, member, how)
-        for generation in self._generations if self._ending is None else []:
-            yield from self._retry(generation, now)
+        if not (self._ending and self._ending.at_once):
+            for generation in self._generations:
+                yield from self._retry(generation, now)
         if self._watch.is_stalled(self._current, now):
             yield Record("stalled", {"generation": self._current.number, "round": self._current.round})
             losses = self._losses.count(EVERYBODY, self._course.step)
@@ -498,9 +489,8 @@ class Controller:
         """Another number of workers, by the same door as a hand-over."""
         refused = self._why_not_scale(event.workers)
         if event.order is not None:
-            yield Record(
-                "order", {"number": event.order, "order": "scale", "workers": event.workers, "refused": refused}
-            )
+            order = {"number": event.order, "order": "scale", "workers": event.workers, "refused": refused}
+            yield Record("order", order)
         if refused or event.workers == self._workers:
             return
         self._workers = event.workers
@@ -553,9 +543,10 @@ class Controller:
             yield from self._stop_at_once(now, ending)
 
     def _stop_softly(self, now: float, status: str, reason: str) -> Iterator[Command]:
-        """End at an agreed step, with a checkpoint; at once where no step is being computed."""
+        """End at an agreed step, with a checkpoint; at once where none is near: a limit waits for no replacement."""
         ending, current = Ending(status, reason, since=now), self._current
-        if not current.is_open or not (current.is_ready or current.is_leaving):
+        is_whole = current.is_open and (current.is_ready or current.is_leaving)
+        if not is_whole and (reason in LIMITS or not current.has_survivors):
             yield from self._stop_at_once(now, ending)
             return
         self._ending = ending

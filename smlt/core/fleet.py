@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from smlt.core.messages import Left, Ready, Round
 from smlt.core.run_events import Address, Adopted, Beat
@@ -177,6 +178,16 @@ class Generation:
         self.stragglers.forget(rank)
         return member
 
+    def ends(self, left: Left, now: float) -> list[Member]:
+        """A member has come to an end that those in its round have agreed on; returns who is in another, if it is the
+        first: they wait for peers that will not come.
+        """
+        if self.leaving_since is not None:
+            return []
+        self.leaving_since = now
+        last = self.round if left.round < 0 else left.round
+        return [member for member in self.members if not member.left and member.round != last]
+
     def opened(self, resume_from: str, now: float) -> Round:
         """The next round, of all who are there."""
         self.round += 1
@@ -195,3 +206,14 @@ class Generation:
             (self._unready, not (is_here and member.ready)),
         ):
             (ranks.add if belongs else ranks.discard)(rank)
+
+
+def introduction(ready: Ready) -> dict[str, Any]:
+    """What a rank that is READY says of its task."""
+    return {
+        "examples": ready.shape.examples,
+        "parameters": ready.shape.parameters,
+        "eval_examples": ready.shape.eval_examples,
+        "total_steps": ready.total_steps,
+        "fingerprint": ready.shape.fingerprint,
+    }

@@ -12,6 +12,12 @@ from smlt.core.messages import StepRecord
 WINDOW = 20
 """Steps by which a rank is judged."""
 
+LOOK_STEPS, LOOK_S = 5, 10.0
+"""Ranks are compared once in so many steps, and seconds of training."""
+
+LOOKS = 4
+"""A rank that is the slow one in so many looks in a row is slow, and has not just shared a core for a moment."""
+
 SLOW = 1.5
 """A rank is slow that computes so many times as long as the next slowest."""
 
@@ -32,23 +38,37 @@ class Stragglers:
     def __init__(self, workers: int) -> None:
         self._compute_s = [deque[float](maxlen=WINDOW) for _ in range(workers)]
         self._told: set[int] = set()
-        self._unjudged = 0
+        self._new_steps, self._new_s = 0, 0.0
+        self._suspect, self._looks = -1, 0
 
     def note(self, rank: int, records: Sequence[StepRecord]) -> None:
         """A rank has reported steps."""
         self._compute_s[rank].extend(record.compute_s for record in records)
         if rank == 0:
-            self._unjudged += len(records)
+            self._new_steps += len(records)
+            self._new_s += sum(record.seconds for record in records)
 
     def forget(self, rank: int) -> None:
         """Another function is in the place of this rank."""
         self._compute_s[rank].clear()
+        self._suspect = -1
 
     def found(self) -> Straggler | None:
-        """A straggler that was not told of before, if there is one; looks once in so many steps."""
-        if self._unjudged < WINDOW:
+        """A straggler that was not told of before, if there is one."""
+        if self._new_steps < LOOK_STEPS or self._new_s < LOOK_S:
             return None
-        self._unjudged = 0
+        self._new_steps, self._new_s = 0, 0.0
+        slow = self._slowest()
+        suspect = slow.rank if slow else -1
+        self._looks = self._looks + 1 if suspect == self._suspect else 1
+        self._suspect = suspect
+        if slow is None or self._looks < LOOKS:
+            return None
+        self._told.add(slow.rank)
+        return slow
+
+    def _slowest(self) -> Straggler | None:
+        """The rank that is much slower than all others now, if there is one."""
         if len(self._compute_s) < 2 or any(len(seconds) < WINDOW for seconds in self._compute_s):
             return None
         usual_s = [statistics.median(seconds) for seconds in self._compute_s]
@@ -56,7 +76,6 @@ class Stragglers:
         next_s = max(usual for other, usual in enumerate(usual_s) if other != rank)
         if rank in self._told or usual_s[rank] < SLOW * next_s:
             return None
-        self._told.add(rank)
         return Straggler(rank, usual_s[rank] - next_s)
 
 

@@ -7,6 +7,7 @@ import pytest
 from smlt.core.endings import BEGIN_AGAIN, GO_ON
 from smlt.core.messages import Failure, Left
 from smlt.core.run_events import Address, FindState, Finish, Kill, KillWorkers, StateFound, StopWorkers, Wish
+from smlt.core.stragglers import LOOKS
 from tests.support.events import PASSING, Desk, launches, opened, relaunch
 
 
@@ -230,6 +231,38 @@ def test_a_loss_while_a_stopped_run_comes_to_its_end_does_not_undo_it() -> None:
     assert desk.killed(1) == [Finish("cancelled", "cancelled", Left("ended", 4))]
 
 
+def test_a_user_who_cancels_during_a_recovery_gets_a_checkpoint_after_it() -> None:
+    desk = running()
+    desk.killed(1)
+    assert desk.cancel() == [Wish("cancelled")]
+    assert desk.state == "stopping"
+    assert desk.refused(1) == desk.live(0.5) == []
+    assert desk.live(0.5) == [relaunch(1, 1, 1)]
+    assert desk.ready(1) == [opened(1, 1, (0, 1))]
+    assert desk.all_leave("ended", 5) == [Finish("cancelled", "cancelled", Left("ended", 5))]
+
+
+def test_a_recovery_that_comes_to_nothing_ends_a_cancelled_run_all_the_same() -> None:
+    for disturb in (lambda desk: desk.killed(1), lambda desk: desk.killed(0), lambda desk: desk.cancel()):
+        desk = running()
+        desk.killed(1)
+        desk.cancel()
+        assert disturb(desk) == [StopWorkers()]
+        assert desk.state == "stopping"
+    desk = running(start_deadline_s=0.5)
+    desk.killed(1)
+    desk.cancel()
+    assert desk.refused(1) == [StopWorkers()]
+    assert desk.left(0, "stopped") == [Finish("cancelled", "cancelled", Left("stopped"))]
+
+
+@pytest.mark.parametrize("limit", ["deadline_s", "budget_usd"])
+def test_a_limit_does_not_wait_for_a_recovery(limit: str) -> None:
+    desk = running(**{limit: 10.0})
+    desk.killed(1)
+    assert desk.live(8.0, usd=10.0) == [StopWorkers()]
+
+
 def test_a_passing_error_while_stopping_does_not_make_a_failure_of_it() -> None:
     desk = running()
     desk.cancel()
@@ -433,14 +466,19 @@ def test_a_rank_that_still_waits_in_the_round_before_is_the_one_that_is_stuck() 
         assert desk.tick() == told
 
 
+def held_up(desk: Desk, look: int, usd: float = 0.0) -> list:
+    """20 more steps, in each of which rank 0 waits for rank 1."""
+    for rank, compute_s in ((1, 4.0), (0, 1.0)):
+        desk.steps(*range(20 * look, 20 * look + 20), rank=rank, seconds=5.0, compute_s=compute_s)
+    return desk.live(0.1, usd)
+
+
 def test_a_slow_rank_is_replaced_where_that_pays_and_can_be_paid() -> None:
     for usd, told in ((1.0, [Kill(Address(1, 1)), relaunch(1, 1, 1)]), (1.9, [])):
         desk = Desk(budget_usd=2.0)
         desk.run(start_s=1.0)
         desk.worker_usd = 0.2
-        for rank, compute_s in ((1, 4.0), (0, 1.0)):
-            desk.steps(*range(20), rank=rank, seconds=5.0, compute_s=compute_s)
-        assert desk.live(0.1, usd) == told
+        assert [held_up(desk, look, usd) for look in range(LOOKS)] == [*[[]] * (LOOKS - 1), told]
         assert [record["replaced"] for record in desk.records("straggler")] == [bool(told)]
 
 
@@ -448,9 +486,7 @@ def test_a_slow_rank_is_let_be_where_its_generation_is_about_to_end() -> None:
     desk = Desk()
     desk.run(start_s=1.0)
     desk.scale(3)
-    for rank, compute_s in ((1, 4.0), (0, 1.0)):
-        desk.steps(*range(20), rank=rank, seconds=5.0, compute_s=compute_s)
-    assert desk.live(0.1) == []
+    assert [held_up(desk, look) for look in range(2 * LOOKS)] == [[]] * 2 * LOOKS
     assert desk.records("straggler") == []
 
 
