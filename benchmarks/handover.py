@@ -1,4 +1,4 @@
-"""How long a hand-over stalls a job: ResNet-18 (46.7 MB) with Adam, its functions ended again and again by a time limit.
+"""How long a hand-over stalls a job: ResNet-18 (46.7 MB) with Adam, whose functions a time limit ends.
 
     python -m benchmarks.handover [--workers 2] [--handovers 10] [--time-limit 20s] [--channel shared_memory]
 
