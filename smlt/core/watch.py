@@ -34,6 +34,7 @@ class Watch:
 
     terms: Terms
     _steps_s: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    _long_step_s: float = 0.0
     _first_step_s: float = 0.0
     _examples: int = 0
     _eval_examples: int = 0
@@ -80,6 +81,7 @@ class Watch:
     def steps_took(self, records: Sequence[StepRecord]) -> None:
         """Steps were committed."""
         self._steps_s.extend(record.seconds for record in records)
+        self._long_step_s = sorted(self._steps_s)[int(0.95 * (len(self._steps_s) - 1))]
         self._examples = records[-1].examples
 
     def was_blind(self, now: float) -> None:
@@ -89,7 +91,9 @@ class Watch:
     def lost(self, generation: Generation, now: float) -> Iterator[tuple[Member, str]]:
         """Members that must be given up, and why."""
         here = [member for member in generation.here if not member.left]
-        busy = [member for member in here if not member.is_waiting or _has_not_come(generation, member)]
+        busy = {
+            member.address.rank: member for member in here if not member.is_waiting or _has_not_come(generation, member)
+        }
         for member in here:
             silence_s = self.terms.silence_s * (1.0 if member.ready else BUILDING)
             if member.ready is None and self._since(member.launched_at, now) > self.terms.start_deadline_s:
@@ -99,12 +103,12 @@ class Watch:
             elif generation.leaving_since is not None:
                 if self._since(generation.leaving_since, now) > self._slow_limit(self._saving_s):
                     yield member, "it has not left although others have"
-            elif member in busy and generation.is_open and member.ready and member.beat:
+            elif member.address.rank in busy and generation.is_open and member.ready and member.beat:
                 phase = member.beat.phase
                 if len(busy) == 1 and self._is_stuck(generation, member, now):
                     yield member, f"it is stuck in {phase!r} while all others wait"
                 elif len(busy) > 1 and all(
-                    self._is_stuck(generation, each, now, self._limit("waiting", each)) for each in busy
+                    self._is_stuck(generation, each, now, self._limit("waiting", each)) for each in busy.values()
                 ):
                     yield member, f"it is stuck in {phase!r}, and {len(busy) - 1} others are stuck too"
 
@@ -136,7 +140,7 @@ class Watch:
 
     def _limit(self, phase: str, member: Member) -> float:
         """How long a phase may take."""
-        step_s = sorted(self._steps_s)[int(0.95 * (len(self._steps_s) - 1))] if self._steps_s else 0.0
+        step_s = self._long_step_s
         match phase:
             case "evaluating":
                 expected_s = step_s * self._eval_examples / max(1, self._examples)

@@ -7,13 +7,14 @@ the formation, and every rank goes on with its own copy. This is what makes thou
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smlt.core import rank_events as events
 from smlt.core.messages import StepRecord
 from smlt.core.protocol import RankProtocol
 from smlt.core.sync.header import Header, merge
-from smlt.simulator.hands import apply, computed, on_computed, sum_up
+from smlt.simulator.hands import apply, computed, evaluation, gather_evaluation, on_computed, sum_up
 
 if TYPE_CHECKING:
     from smlt.simulator.process import Process
@@ -66,13 +67,17 @@ class Formation:
             process.reported = len(self._records)
 
     def explode(self) -> None:
-        """Something strikes one of them: each goes on for itself, in the midst of its step."""
+        """Something strikes one of them: each goes on for itself, in the midst of its step or evaluation."""
         if self._is_over:
             return
         self._dissolve()
         left_s = max(0.0, self._ends_s - self.world.timeline.now)
         for process in self.members:
-            process.later(left_s * self.world.rng.uniform(0.8, 1.0), on_computed)
+            command, seconds = process.command, left_s * self.world.rng.uniform(0.8, 1.0)
+            if isinstance(command, events.Evaluate):
+                process.later(seconds, gather_evaluation, command.cursor)
+            else:
+                process.later(seconds, on_computed)
 
     def _dissolve(self) -> None:
         self._is_over = True
@@ -90,7 +95,11 @@ class Formation:
     def _sum_up(self, merged: Header) -> None:
         for process in (self.leader, self.second):
             sum_up(process)
-            process.command = process.machine.next(events.Exchanged(merged))
+        self._tell(events.Exchanged(merged))
+
+    def _tell(self, event: events.Event) -> None:
+        for process in (self.leader, self.second):
+            process.command = process.machine.next(event)
 
     def _step(self) -> None:
         if self._is_over:
@@ -114,16 +123,44 @@ class Formation:
         self._go_on()
 
     def _go_on(self) -> None:
-        world, pair = self.world, (self.leader, self.second)
+        first, other, timing = self.leader.command, self.second.command, self.world.timing
         step = self.leader.machine.cursor.step
-        if not all(isinstance(process.command, events.Compute) for process in pair) or not world.is_calm(step):
+        if type(first) is not type(other) or not self.world.is_calm(step):
             self._disband()
+        elif isinstance(first, events.Compute):
+            for process in (self.leader, self.second):
+                process.begin_step(step)
+            self._wait(timing.step_s * self.world.slowest + timing.exchange_s, self._step)
+        elif isinstance(first, events.Evaluate):
+            for process in (self.leader, self.second):
+                process.doing("evaluating")
+            self._wait(timing.evaluate_s * self.world.slowest, self._evaluate)
+        elif isinstance(first, events.KeepBest):
+            self._tell(events.BestKept())
+            self._go_on()
+        elif isinstance(first, events.Save) and not first.last and not self.leader.saver.is_busy:
+            self._save(first)
+        else:
+            self._disband()
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
+        drawn_s = self.world.draw(seconds)
+        self._ends_s = self.world.timeline.now + drawn_s
+        self.world.timeline.after(drawn_s, then)
+
+    def _evaluate(self) -> None:
+        if self._is_over:
             return
-        for process in pair:
-            process.begin_step(step)
-        seconds = world.draw(world.timing.step_s * world.slowest + world.timing.exchange_s)
-        self._ends_s = world.timeline.now + seconds
-        world.timeline.after(seconds, self._step)
+        for process in (self.leader, self.second):
+            process.command = process.machine.next(evaluation(process))
+        self._go_on()
+
+    def _save(self, command: events.Save) -> None:
+        for process in self.members:
+            process.state = self.second.state
+            process.saver.begin(command)
+        self._tell(events.Saved(self.world.timeline.now))
+        self._go_on()
 
     def _disband(self) -> None:
         """What comes now is done by each for itself."""

@@ -327,18 +327,24 @@ def evaluate(me: Process, command: events.Evaluate) -> None:
     """Evaluate this rank's share, and gather all."""
     me.doing("evaluating")
     if not me.reached("evaluate"):
-        me.later(me.draw(me.world.timing.evaluate_s), _gather_evaluation, command.cursor)
+        me.later(me.draw(me.world.timing.evaluate_s), gather_evaluation, command.cursor)
 
 
-def _gather_evaluation(me: Process, cursor: Cursor) -> None:
+def gather_evaluation(me: Process, cursor: Cursor) -> None:
+    """This rank's share is evaluated."""
     _gather(me, cursor.step, "eval", True, _evaluated)
 
 
 def _evaluated(me: Process, _: Sequence[bool]) -> None:
+    me.advance(evaluation(me))
+
+
+def evaluation(me: Process) -> events.Evaluated:
+    """The metrics of all ranks together."""
     metrics = me.world.metrics(me.step)
     if me.rank == 0:
         me.courier.evaluations.append(Evaluation(me.step, 0, metrics, me.world.timing.evaluate_s))
-    me.advance(events.Evaluated(metrics))
+    return events.Evaluated(metrics)
 
 
 def keep_best(me: Process, command: events.KeepBest) -> events.Event:

@@ -32,8 +32,8 @@ POINTS = (
 )
 """Named places of the protocol at which a fault can strike a rank."""
 
-STEP_POINTS = frozenset({"compute", "contributed", "reduced", "commit"})
-"""Those inside a step."""
+TOGETHER = frozenset({"compute", "contributed", "reduced", "commit", "evaluate", "save"})
+"""Those which ranks that step together do not come to one by one."""
 
 PROCESS_FAULTS = ("kill", "hang", "freeze", "slow", "skew", "late_mail", "doubled_mail", "lost_mail", "deaf", "unplug")
 """Kinds that strike one process."""
@@ -116,7 +116,7 @@ class Timing:
     @classmethod
     def of(cls, workers: int) -> Timing:
         """Times for so many workers: the more they are, the more seldom they report."""
-        beat_s = 1.0 if workers < 50 else 2.0 if workers < 300 else 5.0
+        beat_s = 1.0 if workers < 50 else 2.0 if workers < 300 else 5.0 if workers < 2000 else 20.0
         return cls(beat_s=beat_s, look_s=beat_s / 2)
 
 
@@ -193,6 +193,7 @@ class Scenario:
             exchange_every=rng.choice((1, 2, 4)) if private else 1,
             eval_every=rng.choice((3, 7, 1000)),
             save_every=rng.choice((0, 0, 4)),
+            save_interval_s=10.0 if size < 2000 else 60.0,
             can_kill=rng.random() < 0.7,
             together=size > 40 or rng.random() < 0.5,
         )

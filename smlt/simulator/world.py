@@ -20,7 +20,7 @@ from smlt.simulator.invariants import Invariants
 from smlt.simulator.pilot import Pilot
 from smlt.simulator.platform import Platform
 from smlt.simulator.process import Process
-from smlt.simulator.scenario import STEP_POINTS, Fault, Scenario
+from smlt.simulator.scenario import TOGETHER, Fault, Scenario
 from smlt.simulator.store import ModelStore
 from smlt.simulator.timeline import Timeline
 from smlt.simulator.trace import Trace
@@ -168,7 +168,7 @@ class World:
     def is_calm(self, step: int) -> bool:
         """Whether nothing lies in wait within the step, or within the next."""
         return not any(
-            fault.step <= step + 1 for point in STEP_POINTS.intersection(self.traps) for fault in self.traps[point]
+            fault.step <= step + 1 for point in TOGETHER.intersection(self.traps) for fault in self.traps[point]
         )
 
     def _form(self, waiting: list[Waiter], gathering: Gathering) -> bool:
