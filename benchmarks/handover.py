@@ -1,4 +1,4 @@
-"""How long a hand-over stalls a job: ResNet-18 (46.7 MB) with Adam, whose functions a time limit ends.
+"""How long a hand-over stalls a job: ResNet-18 (46.7 MB) with Adam, whose functions a time limit ends again and again.
 
     python -m benchmarks.handover [--workers 2] [--handovers 10] [--time-limit 20s] [--channel shared_memory]
 
