@@ -26,7 +26,6 @@ class Ledger:
     def started(self, handle: str, now: float, memory_mib: int) -> None:
         """A function was launched."""
         self._open[handle] = (now, memory_mib)
-        self._closed_usd += self.catalog.function.usd_per_request
 
     def ended(self, handle: str, now: float) -> None:
         """A function is over; unknown and ended handles are passed over."""
@@ -47,7 +46,8 @@ class Ledger:
 
     def rate_usd_per_s(self) -> float:
         """What the running functions cost a second."""
-        return sum(self._price(1.0, memory_mib) for _, memory_mib in self._open.values())
+        return sum(self.catalog.function.usd_per_s(memory_mib) for _, memory_mib in self._open.values())
 
     def _price(self, seconds: float, memory_mib: int) -> float:
-        return seconds * memory_mib / 1024 * self.catalog.function.usd_per_gib_s
+        price = self.catalog.function
+        return price.usd(price.use(seconds, memory_mib))
