@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from smlt._version import __version__
-from smlt.cli import backends, bench, check, config, init, logs, runs, serve_channel, status, train
+from smlt.cli import backends, bench, check, config, init, logs, prices, runs, serve_channel, status, train
 from smlt.core.errors import SmltError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("check")(check.check)
 app.command("backends")(backends.backends)
 app.command("serve-channel")(serve_channel.serve_channel)
 app.add_typer(config.app, name="config")
+app.add_typer(prices.app, name="prices")
 app.add_typer(bench.app, name="bench")
 
 

@@ -168,11 +168,11 @@ def load_catalog(package: str) -> Catalog:
     return parse_catalog(text, f"{package}/catalog.toml")
 
 
-def read_catalog(path: Path) -> Catalog:
-    """A price list from a file, TOML or, where its name ends in .json, JSON.
+def read_catalogs(path: Path) -> dict[str, Catalog]:
+    """Price lists from a file, by provider: one in TOML or, where its name ends in .json, JSON; or several in JSON.
 
     Raises:
-        ConfigError: the file cannot be read, or is no price list; every mistake with its key.
+        ConfigError: the file cannot be read, or holds no price list; every mistake with its key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -180,23 +180,19 @@ def read_catalog(path: Path) -> Catalog:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", "name a file with a price list") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    return parse_catalog(text, str(path), json_text=path.suffix == ".json")
+    data = _plain(text, str(path), is_json=path.suffix == ".json")
+    several = data.get("catalogs") if isinstance(data, dict) else None
+    found = [catalog_of(each, str(path)) for each in (several if isinstance(several, list) else [data])]
+    return {catalog.provider: catalog for catalog in found}
 
 
-def parse_catalog(text: str, where: str, *, json_text: bool = False) -> Catalog:
-    """A price list from its text; `where` names it in messages.
+def parse_catalog(text: str, where: str) -> Catalog:
+    """A price list from its TOML; `where` names it in messages.
 
     Raises:
         ConfigError: it is none; every mistake with its key.
     """
-    try:
-        data = json.loads(text) if json_text else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        language = "JSON" if json_text else "TOML"
-        raise ConfigError(
-            f"{where}: not valid {language}: {error}", "`smlt prices export` writes a valid one"
-        ) from error
-    return catalog_of(data, where)
+    return catalog_of(_plain(text, where), where)
 
 
 def catalog_of(data: Any, where: str) -> Catalog:
@@ -209,3 +205,11 @@ def catalog_of(data: Any, where: str) -> Catalog:
         return Catalog.model_validate(data)
     except ValidationError as error:
         raise ConfigError.of(problems_of(error, Catalog, data, origin_of=lambda _: where), "prices") from error
+
+
+def _plain(text: str, where: str, *, is_json: bool = False) -> Any:
+    try:
+        return json.loads(text) if is_json else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        language = "JSON" if is_json else "TOML"
+        raise ConfigError(f"{where}: not valid {language}: {error}", "see `smlt prices export`") from error

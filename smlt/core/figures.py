@@ -57,9 +57,8 @@ class Figure:
         """Its unit; empty where it counts things."""
         name = self.path[-1]
         if self.is_price:
-            return "USD/" + name.partition("usd_per_")[2].replace("_", " ").replace("gib s", "GiB s").replace(
-                "gb", "GB"
-            )
+            per = name.partition("usd_per_")[2]
+            return "USD/" + PER.get(per, per.replace("_", " ").replace("gb", "GB"))
         if self.path[-2:-1] == ("memory_mib",):
             return "MiB"
         return next((unit for end, unit in UNITS.items() if name.endswith(end)), "")

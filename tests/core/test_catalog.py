@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smlt.core.catalog import Catalog, Provenance, catalog_of, load_catalog, parse_catalog, read_catalog
+from smlt.core.catalog import Catalog, Provenance, catalog_of, load_catalog, parse_catalog, read_catalogs
 from smlt.core.errors import ConfigError
 from smlt.core.figures import figures, offers, old_prices
 from smlt.core.offers import FunctionPrice, FunctionUse, ServerOffer, StoreOffer, VcpuMap, VmOffer, billed_s
@@ -50,9 +50,10 @@ def test_a_cloud_sells_functions_stores_servers_and_machines(provider: str) -> N
 def test_a_catalog_is_read_back_from_what_it_writes(provider: str, tmp_path: Path) -> None:
     catalog = packaged(provider)
     file = tmp_path / "prices.json"
-    file.write_text(json.dumps(catalog.to_plain()))
-    assert read_catalog(file) == catalog
-    assert read_catalog(file).sha256 == catalog.sha256
+    for document in (catalog.to_plain(), {"catalogs": [catalog.to_plain()]}):
+        file.write_text(json.dumps(document))
+        assert read_catalogs(file) == {provider: catalog}
+        assert read_catalogs(file)[provider].sha256 == catalog.sha256
 
 
 def test_the_digest_is_of_what_is_said_and_not_of_how() -> None:
@@ -263,6 +264,12 @@ def test_what_is_no_price_list(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_file_that_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"prices\.json: not valid JSON"):
+        read_catalogs(tmp_path / "prices.json")
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
-        read_catalog(tmp_path / "none.toml")
+        read_catalogs(tmp_path / "none.toml")
