@@ -145,11 +145,12 @@ def _catalogs(
     from smlt.core.price_cache import PriceCache
     from smlt.core.price_settings import with_own_prices
 
+    registry = load_registry()
+    settings = load_settings(registry, config=config, assignments=assignments, flags={}, task_required=False)
+    pinned = pinned or (Path(settings.spec.prices.catalog) if settings.spec.prices.catalog else None)
     if pinned is not None:
         held = read_catalogs(pinned)
         return [held[name] for name in _known(providers or list(held), list(held))]
-    registry = load_registry()
-    settings = load_settings(registry, config=config, assignments=assignments, flags={}, task_required=False)
     own = settings.spec.prices.by_provider
     _known(list(own), [*PACKAGES, *registry.entries["backends"]])
     cache = PriceCache.of(os.environ)

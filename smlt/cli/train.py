@@ -43,6 +43,9 @@ def train(
     ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="Passes over the data.")] = None,
     steps: Annotated[str | None, typer.Option(metavar="N", help="Steps, instead of epochs.")] = None,
+    catalog: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Bill by the prices in this file: see `smlt prices export`.")
+    ] = None,
     assignments: Assignments = None,
     output: OutputFormat = Output.TABLE,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")] = False,
@@ -62,6 +65,7 @@ def train(
     flags = {
         "task": task, "backend": backend, "workers": workers, "memory": memory, "deadline": deadline,
         "budget": budget, "name": name, "epochs": epochs, "steps": steps,
+        "catalog": catalog,
     }  # fmt: skip
     settings = load_settings(registry, config=config, assignments=assignments, flags=flags)
     request = RunRequest(settings.spec, absolute_runs_dir(runs_dir), settings.folder)

@@ -32,6 +32,7 @@ def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledg
     summary = replace(
         _summary(run, finish, plan, events),
         cost_usd=cost,
+        catalog_sha256=ledger.catalog.sha256,
         wall_seconds=earlier_s + wall_s,
         model_path=model_path,
     )

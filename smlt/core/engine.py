@@ -20,7 +20,7 @@ from smlt.core.parcel import make_parcel
 from smlt.core.planner import Plan
 from smlt.core.planning import plan_job
 from smlt.core.plugins import Registry
-from smlt.core.price_settings import with_own_prices
+from smlt.core.price_settings import catalog_in_force
 from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog
 from smlt.core.runs import OpenRun, open_run
@@ -73,7 +73,7 @@ def run(
     backend = registry.backend(spec.backend.name, spec.backend.options)
     parcel = make_parcel(spec, request.folder, request.runs_dir, request.task_class)
     plan = plan_job(spec, backend, request.runs_dir, registry)
-    prices = with_own_prices(backend.catalog, spec.prices.by_provider)
+    prices = catalog_in_force(backend.catalog, spec.prices)
     opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time())
     desk = ControlDesk.take(opened.store, opened.name)
     log = RunLog(opened.store, time.time, listener)

@@ -274,6 +274,10 @@ class PricesSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    catalog: str | None = Field(
+        None, description="a file with price lists, which alone count then", examples=["prices.json"]
+    )
+
     @model_validator(mode="after")
     def _has_tables(self) -> PricesSection:
         for provider, tables in self.by_provider.items():

@@ -1,12 +1,32 @@
-"""`[prices]` of the configuration: figures of a price list that the user knows better."""
+"""`[prices]` of the configuration: a price list that is pinned, or figures that the user knows better."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from smlt.core.catalog import Catalog, FigurePath, Provenance
+from smlt.core.catalog import Catalog, FigurePath, Provenance, read_catalogs
+from smlt.core.errors import ConfigError
+from smlt.core.job import PricesSection
 from smlt.core.layers import spell
+
+
+def catalog_in_force(offered: Catalog, prices: PricesSection) -> Catalog:
+    """What a run is billed by: the pinned file's prices alone, or the backend's with the user's own figures.
+
+    Raises:
+        ConfigError: the file holds no prices of this provider, or a figure is none.
+    """
+    if prices.catalog is None:
+        return with_own_prices(offered, prices.by_provider)
+    held = read_catalogs(Path(prices.catalog))
+    if offered.provider not in held:
+        raise ConfigError(
+            f"{prices.catalog}: holds prices of {', '.join(held)}, not of {offered.provider}",
+            f"`smlt prices export {offered.provider} --format json` writes them",
+        )
+    return held[offered.provider]
 
 
 def with_own_prices(catalog: Catalog, prices: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Catalog:
