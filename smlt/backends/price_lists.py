@@ -56,6 +56,7 @@ class PriceList(ABC):
     def __init__(self, endpoint: str | None = None, key: str | None = None) -> None:
         self.endpoint = (endpoint or self.address).rstrip("/")
         self.key = key
+        self._asked: set[str] = set()
 
     def fetch(self, catalog: Catalog) -> Fetched:
         """Today's prices of a catalog's figures.
@@ -65,7 +66,8 @@ class PriceList(ABC):
             ConfigError: it wants a key and none was given.
         """
         found: dict[FigurePath, set[float]] = {}
-        for path, price in self._do_fetch(catalog):
+        self._asked.clear()
+        for path, price in self._read(catalog):
             found.setdefault(path, set())
             if price:
                 found[path].add(float(f"{price:.12g}"))  # 0.055 times 1e-4 is a hair more than 5.5e-6
@@ -74,19 +76,29 @@ class PriceList(ABC):
         kept = {path: price for path, price in prices.items() if path not in jumps}
         return Fetched(kept, jumps, tuple(path for path in found if path not in prices))
 
+    def _read(self, catalog: Catalog) -> list[tuple[FigurePath, float | None]]:
+        try:
+            return list(self._do_fetch(catalog))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # of data that is not as it should be
+            raise self._answered("what was expected in it") from error
+
     @abstractmethod
     def _do_fetch(self, catalog: Catalog) -> Iterator[tuple[FigurePath, float | None]]:
         """Every figure that is asked for with None, and each price that was found for it."""
 
     def _get(self, url: str, headers: Mapping[str, str] | None = None) -> Any:
-        """The JSON at an address."""
+        """The JSON at an address; each is asked for once, so that pages which point at one another come to an end."""
         host = urlsplit(url).netloc
+        if url in self._asked:
+            raise self._answered("an end: a page leads back to an earlier one")
+        self._asked.add(url)
         if urlsplit(url).scheme not in ("http", "https") or not host:
             raise ConfigError(f"not an address of a price list: {url!r}", "it starts with https://")
         try:
             with urlopen(Request(url, headers=dict(headers or {})), timeout=TIMEOUT_S) as answer:
                 return json.load(answer)
         except HTTPError as error:
+            error.close()
             hint = "is the key right, and allowed to read prices?" if error.code in (400, 401, 403) else ""
             raise CloudError(f"{host} answered {error.code} {error.reason}", hint or "try again later") from error
         except (URLError, HTTPException, OSError) as error:

@@ -93,20 +93,29 @@ def refresh(
     """Fetch today's prices over HTTP and keep them in the cache folder. GCP wants a key in GOOGLE_API_KEY."""
     from smlt.backends.providers import PRICE_LISTS
     from smlt.cli.tables import print_json
-    from smlt.core.errors import ConfigError
+    from smlt.core.errors import CloudError, ConfigError
 
     key = os.environ.get("GOOGLE_API_KEY")
     chosen = _known(providers or [name for name in PRICE_LISTS if name != "gcp" or key], list(PRICE_LISTS))
     if endpoint and len(chosen) != 1:
         raise ConfigError("--endpoint is the address of one provider's price list", "name the provider")
-    documents = [_refresh(provider, endpoint, key, accept_jumps) for provider in chosen]
-    if output is Output.JSON:
+    documents, failures = [], []
+    for provider in chosen:
+        try:
+            documents.append(_refresh(provider, endpoint, key, accept_jumps))
+        except CloudError as error:
+            failures.append(error)
+            continue
+        if output is Output.TABLE:
+            _print_refreshed(documents[-1])
+    if output is Output.JSON and documents:
         print_json({"refreshed": documents})
-        return
-    for document in documents:
-        _print_refreshed(document)
     if not providers and not key:
         print("gcp was left out: it wants a key in GOOGLE_API_KEY", file=sys.stderr)
+    for failure in failures[:-1]:
+        print(f"error: {failure}", file=sys.stderr)
+    if failures:
+        raise failures[-1]
 
 
 @app.command()

@@ -83,6 +83,8 @@ class Catalog(Table):
     def _has_functions(self) -> Self:
         if not self.functions and "function" not in self.model_fields_set:
             raise ValueError("has neither [function] nor a table like [functions.NAME]: nothing could be priced")
+        if self.functions and "function" in self.model_fields_set:
+            raise ValueError("has both [function] and [functions.NAME]: which of them is billed?")
         if self.default_function and self.default_function not in self.functions:
             hint = nearest(self.default_function, list(self.functions))
             raise ValueError(f"default_function = {self.default_function!r} is none of its functions; {hint}")

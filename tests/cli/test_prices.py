@@ -15,6 +15,12 @@ from smlt.core.catalog import catalog_of
 from tests.support.price_server import recorded, serving
 
 TODAY = date(2026, 11, 24)
+NO_PRICE = {
+    "currencyCode": "USD",
+    "meterName": "Standard vCPU Active Usage",
+    "unitOfMeasure": "1 Second",
+    "retailPrice": "dear",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +212,8 @@ def test_offline_it_says_so_and_keeps_what_it_has(main, refreshed, figures):
         ("azure", {"/": {"Elements": []}}, "answered without Items: the form of its price list has changed"),
         ("azure", {"/": b"<html>"}, "did not answer with JSON"),
         ("azure", {"/": 500}, "answered 500"),
+        ("azure", {"/": {"Items": [], "NextPageLink": "{endpoint}/?$filter=x"}}, "a page leads back to an earlier one"),
+        ("azure", {"/": {"Items": [NO_PRICE]}}, "answered without what was expected"),
         ("aws", {"/": {"products": {}}}, "answered without terms"),
         ("aws", {"/": {"products": {}, "terms": {}}}, "answered without terms on demand"),
     ],
@@ -215,6 +223,18 @@ def test_answers_of_another_form(main, provider, answers, message):
         code, _, err = main("prices", "refresh", provider, "--endpoint", server.url)
     assert code == 4
     assert message in err
+
+
+def test_one_provider_that_cannot_be_reached_does_not_stop_another(main, figures, monkeypatch):
+    with serving(recorded("azure")) as server:
+        monkeypatch.setattr("smlt.backends.azure.prices.AzurePriceList.address", server.url)
+        monkeypatch.setattr("smlt.backends.aws.prices.AwsPriceList.address", "http://127.0.0.1:9")
+        code, out, err = main("prices", "refresh")
+    assert code == 4
+    assert out.startswith("azure: 8 changed, ")
+    assert "gcp was left out" in err
+    assert "127.0.0.1:9 cannot be reached" in err
+    assert figures("azure")["vms.Standard_D4s_v5.usd_per_h"]["value"] == 0.2
 
 
 @pytest.mark.parametrize(

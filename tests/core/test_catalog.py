@@ -255,6 +255,13 @@ def test_all_mistakes_are_told_at_once() -> None:
     [
         ("provider = ", "prices.toml: not valid TOML"),
         ('provider = "x"\nsource = "y"\nas_of = "2026-01-01"', "has neither [function] nor"),
+        (
+            'provider = "x"\nsource = "y"\nas_of = "2026-01-01"\n'
+            "function = { usd_per_gib_s = 0, usd_per_request = 0 }\n[functions.f]\nusd_per_gib_s = 0\n"
+            'usd_per_request = 0\nmemory_mib = { choices = [1] }\nmax_workers = 1\nsource = "y"\n'
+            'as_of = "2026-01-01"\nconfidence = "low"',
+            "has both [function] and [functions.NAME]",
+        ),
         ('provider = "x"\nsource = "y"\nas_of = "2026-01-01"\nschema_version = 2\n[function]', "schema_version"),
     ],
 )
