@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from smlt.core.billing import FunctionPrice, Table
 from smlt.core.errors import ConfigError, Problem, nearest
 from smlt.core.layers import spell
 from smlt.core.mistakes import problems_of
@@ -22,11 +23,9 @@ from smlt.core.offers import (
     Confidence,
     Day,
     FunctionOffer,
-    FunctionPrice,
     Offer,
     ServerOffer,
     StoreOffer,
-    Table,
     TrafficOffer,
     VmOffer,
 )

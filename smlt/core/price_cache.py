@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from smlt.core.billing import Table
 from smlt.core.catalog import Catalog, FigurePath, Provenance
 from smlt.core.errors import ConfigError
-from smlt.core.offers import Day, Table
+from smlt.core.offers import Day
 
 
 class KeptFigure(Table):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from smlt.core.billing import FunctionUse
 from smlt.core.catalog import Catalog
 from smlt.core.errors import ConfigError
-from smlt.core.offers import FunctionUse
 from smlt.core.storage import ChannelCapabilities
 from smlt.core.sync.choice import PATTERNS, codec_for, name_for
 from smlt.core.sync.collectives import Alone

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smlt.core.billing import FunctionPrice, FunctionUse, VcpuMap, billed_s
 from smlt.core.catalog import Catalog, Provenance, catalog_of, load_catalog, parse_catalog, read_catalogs
 from smlt.core.errors import ConfigError
 from smlt.core.figures import figures, offers, old_prices
-from smlt.core.offers import FunctionPrice, FunctionUse, ServerOffer, StoreOffer, VcpuMap, VmOffer, billed_s
+from smlt.core.offers import ServerOffer, StoreOffer, VmOffer
 
 PROVIDERS = ("local", "lithops", "aws", "gcp", "azure")
 WHERE = {"source": "here", "as_of": "2026-01-01", "confidence": "high"}
