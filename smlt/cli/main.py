@@ -21,6 +21,7 @@ from smlt.cli import (
     config,
     init,
     logs,
+    prices,
     resume,
     runs,
     scale,
@@ -52,6 +53,7 @@ app.command("backends")(backends.backends)
 app.command("serve-channel")(serve_channel.serve_channel)
 app.command("simulate")(simulate.simulate)
 app.add_typer(config.app, name="config")
+app.add_typer(prices.app, name="prices")
 app.add_typer(bench.app, name="bench")
 
 

@@ -40,6 +40,9 @@ def train(
     ] = None,
     epochs: Epochs = None,
     steps: Steps = None,
+    catalog: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Bill by the prices in this file: see `smlt prices export`.")
+    ] = None,
     assignments: Assignments = None,
     detach: Detach = False,
     output: OutputFormat = Output.TABLE,
@@ -59,6 +62,7 @@ def train(
     flags = {
         "task": task, "backend": backend, "workers": workers, "memory": memory, "deadline": deadline,
         "budget": budget, "name": name, "epochs": epochs, "steps": steps,
+        "catalog": catalog,
     }  # fmt: skip
     settings = load_settings(registry, config=config, assignments=assignments, flags=flags)
     request = RunRequest(settings.spec, absolute_runs_dir(runs_dir), settings.folder)

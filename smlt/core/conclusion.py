@@ -33,6 +33,7 @@ def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledg
         _summary(run, finish, plan, events),
         cost_usd=cost,
         wall_seconds=_earlier_s(events) + wall_s,
+        catalog_sha256=ledger.catalog.sha256,
         model_path=model_path,
     )
     run.store.put(layout.SUMMARY, summary.to_json().encode())

@@ -21,6 +21,7 @@ from smlt.core.patient_store import PatientStore
 from smlt.core.planner import Plan
 from smlt.core.planning import plan_job
 from smlt.core.plugins import Registry
+from smlt.core.price_settings import catalog_in_force
 from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog
 from smlt.core.runs import OpenRun, as_taken, open_run
@@ -77,6 +78,7 @@ def run(
     backend = registry.backend(spec.backend.name, spec.backend.options)
     parcel = request.kept or make_parcel(spec, request.folder, request.runs_dir, request.task_class)
     plan = plan_job(spec, backend, request.runs_dir, registry)
+    prices = catalog_in_force(backend.catalog, spec.prices)
     opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time(), goes_on=request.goes_on)
     # Between two tries not so long that its record looks as if nobody drove the run.
     opened = replace(opened, store=PatientStore(opened.store, longest_s=RENEW_S))
@@ -89,7 +91,7 @@ def run(
         desk.change(closed=True)
         raise
     log = RunLog(opened.store, time.time, listener)
-    ledger = Ledger(backend.catalog, opened.before.spent_usd, opened.before.function_s)
+    ledger = Ledger(prices, opened.before.spent_usd, opened.before.function_s)
     error: SmltError | None = None
     try:
         log.append("created", _description(opened, request))

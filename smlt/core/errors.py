@@ -57,11 +57,11 @@ class ConfigError(SmltError):
         self.problems = tuple(problems)
 
     @classmethod
-    def of(cls, problems: Sequence[Problem]) -> ConfigError:
-        """Fold one or more problems into one error."""
+    def of(cls, problems: Sequence[Problem], what: str = "the job's configuration") -> ConfigError:
+        """Fold one or more problems, all of them in `what`, into one error."""
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         lines = "".join(f"\n  - {problem}" for problem in problems)
-        return cls(f"{count} in the job's configuration:{lines}", problems=problems)
+        return cls(f"{count} in {what}:{lines}", problems=problems)
 
 
 class PluginError(ConfigError):

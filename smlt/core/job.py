@@ -269,6 +269,28 @@ class PlannerSection(Section):
     name: str = Field("fixed", description="which of the installed planners", examples=["fixed"])
 
 
+class PricesSection(BaseModel):
+    """`[prices]`: figures of a provider's price list that you know better, like `[prices.aws.functions.lambda_x86]`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    catalog: str | None = Field(
+        None, description="a file with price lists, which alone count then", examples=["prices.json"]
+    )
+
+    @model_validator(mode="after")
+    def _has_tables(self) -> PricesSection:
+        for provider, tables in self.by_provider.items():
+            if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+                raise ValueError(f"{provider} is a table of tables, like [prices.{provider}.functions.NAME]")
+        return self
+
+    @property
+    def by_provider(self) -> dict[str, Any]:
+        """The tables."""
+        return dict(self.model_extra or {})
+
+
 class JobSpec(Section):
     """A whole job, as `smlt.toml` states it."""
 
@@ -279,6 +301,7 @@ class JobSpec(Section):
     workers: Workers = Field(default_factory=Workers)
     sync: SyncSection = Field(default_factory=SyncSection)
     planner: PlannerSection = Field(default_factory=PlannerSection)
+    prices: PricesSection = Field(default_factory=PricesSection)
 
     def to_plain(self) -> dict[str, Any]:
         """The job as plain data, for a function's payload and the run's record."""

@@ -31,6 +31,7 @@ SHORTCUTS: Mapping[str, tuple[str, str]] = {
     "deadline": ("limits", "deadline"),
     "budget": ("limits", "budget"),
     "planner": ("planner", "name"),
+    "catalog": ("prices", "catalog"),
 }
 """Short names of common settings: flags (`--workers`), variables (`SMLT_WORKERS`) and arguments of `smlt.train`."""
 

@@ -83,6 +83,8 @@ def annotation_at(model: type[BaseModel], path: Sequence[str | int]) -> Any:
         if isinstance(part, int):
             items = [item for option in options_of(here) for item in typing.get_args(option) if item is not Ellipsis]
             here = items[0] if items else Any
+        elif typing.get_origin(here) is dict:
+            here = typing.get_args(here)[1]
         elif part not in fields:
             return Any
         else:

@@ -27,6 +27,7 @@ class Summary:
         wall_seconds: from the command to the end, over all sessions of the run.
         step_seconds_p50: median over all steps.
         cost_usd: `total` and its items.
+        catalog_sha256: digest of the price list that this is by.
         handover_stall_seconds: one figure a hand-over.
         weights_sha256: over the raw bytes of all parameters in name order.
         state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.
@@ -43,6 +44,7 @@ class Summary:
     wall_seconds: float = 0.0
     step_seconds_p50: float = 0.0
     cost_usd: dict[str, float] = field(default_factory=lambda: {"total": 0.0})
+    catalog_sha256: str = ""
     generations: int = 0
     handovers: int = 0
     replacements: int = 0

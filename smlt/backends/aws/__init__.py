@@ -1,0 +1,1 @@
+"""Amazon Web Services: its price list; functions there follow."""

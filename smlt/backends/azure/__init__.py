@@ -1,0 +1,1 @@
+"""Microsoft Azure: its price list; functions there follow."""

@@ -1,0 +1,1 @@
+"""Google Cloud: its price list; functions there follow."""
