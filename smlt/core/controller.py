@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from smlt.core.allowance import Allowance
@@ -167,6 +167,7 @@ class Controller:
             return
         self._launched += 1
         self._current = Generation(self._launched, self._workers, now)
+        self._current.postpone(self.terms.max_workers - len(self._old), now)  # for the others those must go who left
         yield from self._launch(self._current.members, self._workers)
 
     def _launch_next(self, now: float, reason: str) -> Iterator[Command]:
@@ -176,12 +177,12 @@ class Controller:
         yield Record("hand_over", {"generation": self._launched, "workers": self._workers, "reason": reason})
         yield from self._launch(self._next.members, self._workers)
 
-    def _launch(self, members: Iterable[Member], workers: int) -> Iterator[Command]:
+    def _launch(self, members: Sequence[Member], workers: int) -> Iterator[Command]:
         """Start functions; that they may be running is on record before any of them is."""
         addresses = [member.address for member in members]
         self._allowance.launched(len(addresses))
         yield from (Record("launched", vars(address)) for address in addresses)
-        yield from (Launch(address, workers) for address in addresses)
+        yield from (Launch(member.address, workers) for member in members if member.is_here)
 
     def _drop_next(self) -> Iterator[Command]:
         if self._next:
@@ -215,9 +216,7 @@ class Controller:
             yield from self._launch_current(now)
             return
         self._current, self._next = self._next, None
-        for member in self._current.members:
-            if member.retry_at is not None:  # there may be room for it now
-                member.refused_at, member.retry_at = now, now
+        self._current.hurry(now)
         if self._current.is_ready:
             yield from self._open_round(now)
 
@@ -248,7 +247,10 @@ class Controller:
 
     def _on_steps(self, event: StepsDone) -> Iterator[Command]:
         member = self._member(event.address)
-        if member is None or event.address.generation != self._current.number:
+        if event.address.generation != self._current.number:
+            return
+        if member is None:
+            yield from self._course.note(event.address, event.steps, is_stale=True)
             return
         if not member.has_stepped:
             member.has_stepped = True
@@ -259,8 +261,9 @@ class Controller:
         yield from self._course.note(event.address, event.steps)
 
     def _on_checkpointed(self, event: Checkpointed) -> Iterator[Command]:
-        done = event.done
-        if done.step <= self._saved_step and event.address is not None and self._member(event.address) is None:
+        done, address = event.done, event.address
+        is_old = done.step <= self._saved_step or (address and address.generation != self._current.number)
+        if is_old and address is not None and self._member(address) is None:
             return  # told late, by one who was thought lost; it may have been cleared away by now
         self._resume_from, self._saved_step = event.manifest, done.step
         self._watch.saving_took(done.seconds)
@@ -368,9 +371,8 @@ class Controller:
     def _fail_of_losses(self, now: float, rank: int, how: str, losses: int) -> Iterator[Command]:
         who = "all ranks waited for each other" if rank == EVERYBODY else f"rank {rank} was lost"
         message = f"{who} at step {self._course.step}: {how}; this happened {losses} times without progress"
-        yield from self._fail(
-            now, max(0, rank), "worker lost", Failure("JobFailed", message, go_on(self._resume_from), "")
-        )
+        failure = Failure("JobFailed", message, go_on(self._resume_from), "")
+        yield from self._fail(now, max(0, rank), "worker lost", failure)
 
     def _fail(self, now: float, rank: int, reason: str, failure: Failure) -> Iterator[Command]:
         yield Record("failed", {"rank": rank, **vars(failure)})
@@ -397,11 +399,10 @@ class Controller:
             yield Record("launch_failed", {**vars(address), "detail": event.detail, "again_in_s": wait_s})
 
     def _retry(self, generation: Generation, now: float) -> Iterator[Command]:
-        """Launch what was refused, and is due."""
-        for member in generation.members:
-            if not member.is_gone and member.retry_at is not None and now >= member.retry_at:
-                generation.retry(member, now)
-                yield Launch(member.address, generation.workers)
+        """Launch what was refused or had to wait, and is due."""
+        room = self.terms.max_workers - len(self._old) - sum(each.functions for each in self._generations)
+        for member in generation.retried(now, room):
+            yield Launch(member.address, generation.workers)
 
     # Time and money
 
@@ -475,7 +476,7 @@ class Controller:
 
     def _may_overlap(self) -> bool:
         """Whether a second generation may live beside the current one."""
-        fits = self._current.workers + self._workers <= self.terms.max_workers
+        fits = len(self._old) + self._current.workers + self._workers <= self.terms.max_workers
         return self._overlaps and self._next is None and fits and self._allowance.can_pay(self._workers)
 
     @property

@@ -23,12 +23,14 @@ class Course:
     _ended: float = 0.0
     _ahead: dict[int, StepRecord] = field(default_factory=dict)
 
-    def note(self, address: Address, steps: tuple[StepRecord, ...]) -> list[Record]:
+    def note(self, address: Address, steps: tuple[StepRecord, ...], *, is_stale: bool = False) -> list[Record]:
         """Take a rank's report; rank 0's tells how the run goes on, the others' fill in what it died before telling.
 
-        A step that rank 0 reports again is one that a recovery has made again.
+        A step that rank 0 reports again is one that a recovery has made again. What was told by one `is_stale`, whose
+        place another incarnation has taken, only fills in: a checkpoint that it wrote may be what the run goes on from.
         """
-        if address.rank != 0:
+        if address.rank != 0 or is_stale:
+            self._generation = self._generation or address.generation
             self._ahead |= {record.step: record for record in steps if record.step >= self.step}
             return []
         records = self.caught_up(steps[0].step)

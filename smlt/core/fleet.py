@@ -21,8 +21,8 @@ class Member:
     Attributes:
         address: whose.
         launched_at, heard_at: by the controller's clock; heard_at is None before the first beat.
-        refused_at, retry_at: when the platform first refused to start it, and when it is tried again; None where it
-            was not refused, or is being tried.
+        refused_at, retry_at: when the platform first refused to start it, and when it is tried, or tried again; None
+            where it was not refused, or is being tried.
         wait_s: before it was tried last.
         beat: the last one since the round was opened.
         ready, left: what it has said.
@@ -127,6 +127,11 @@ class Generation:
         return not self._here
 
     @property
+    def functions(self) -> int:
+        """How many may be there."""
+        return len(self._here)
+
+    @property
     def has_survivors(self) -> bool:
         """Whether a rank is there that takes part in the open round."""
         return self.is_open and any(self.members[rank].round == self.round for rank in self._here)
@@ -164,10 +169,25 @@ class Generation:
         self._count(member)
         return member.wait_s
 
-    def retry(self, member: Member, now: float) -> None:
-        """It is tried again."""
-        member.launched_at, member.retry_at = now, None
-        self._count(member)
+    def postpone(self, room: int, now: float) -> None:
+        """All but the first `room` ranks are launched later."""
+        for member in self.members[max(0, room) :]:
+            member.retry_at = now
+            self._count(member)
+
+    def hurry(self, now: float) -> None:
+        """There may be room now for what was refused: it is tried at once, and has all the time for it."""
+        for member in self.members:
+            if member.retry_at is not None:
+                member.refused_at, member.retry_at = now, now
+
+    def retried(self, now: float, room: int) -> list[Member]:
+        """Those that are launched now, or once more: due, and no more than there is room for."""
+        due = [each for each in self.members if not each.is_gone and each.retry_at is not None and now >= each.retry_at]
+        for member in due[: max(0, room)]:
+            member.launched_at, member.retry_at = now, None
+            self._count(member)
+        return due[: max(0, room)]
 
     def relaunched(self, rank: int, now: float) -> Member:
         """The next incarnation of a rank, in the place of the one before."""

@@ -81,7 +81,7 @@ class Platform:
         process.courier.heard_at_s += start_s
         self.processes[uuid] = process
         self._seconds -= timeline.now
-        if self.never_ready > 0:
+        if self.never_ready > 0 and self.retries == 0:
             self.never_ready -= 1
             process.is_hung = True
         timeline.after(start_s, process.resume, 0, Process.begin)

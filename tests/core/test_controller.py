@@ -162,7 +162,9 @@ def test_cancelled_between_two_generations() -> None:
     desk = Desk(time_limit_s=60.0, max_workers=2)
     desk.run()
     desk.live(59.0)
-    assert desk.all_leave("ended", 3) == launches(2, 2)
+    assert desk.all_leave("ended", 3) == []
+    assert desk.all_exit(generation=1) == []
+    assert desk.tick() == launches(2, 2)
     assert desk.cancel() == [StopWorkers()]
     assert desk.all_exit(generation=1) == []
     assert desk.all_leave("stopped") == [Finish("cancelled", "cancelled", Left("stopped"))]

@@ -67,8 +67,8 @@ def test_a_deadline_holds_for_all_generations_together() -> None:
     desk = Desk(deadline_s=100.0, time_limit_s=60.0, max_workers=2)
     desk.run()
     desk.live(59.0)
-    assert desk.all_leave("ended") == launches(2, 2)
-    desk.all_exit(generation=1)
+    assert desk.all_leave("ended") == desk.all_exit(generation=1) == []
+    assert desk.tick() == launches(2, 2)
     desk.all_ready()
     assert desk.live(38.0) == []
     assert desk.live(1.1) == [Wish("deadline")]

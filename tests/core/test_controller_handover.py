@@ -264,11 +264,21 @@ def test_without_room_for_both_one_generation_follows_the_other() -> None:
     assert desk.live(0.2) == [Wish("time limit")]
     assert desk.state == "handing_over"
     desk.checkpointed(3)
-    assert desk.left(0, "ended", 3) == []
+    assert desk.left(0, "ended", 3) == desk.exited(0) == []
     assert desk.left(1, "ended", 3) == launches(2, 2)
     assert desk.state == "starting"
     assert desk.all_ready() == [opened(2, 0, resume_from="checkpoints/3/manifest")]
     assert desk.state == "running"
+
+
+def test_those_who_have_left_make_room_before_others_are_launched() -> None:
+    desk = relay(max_workers=3)
+    desk.live(53.0)
+    assert desk.all_leave("ended", 3) == launches(2, 1, workers=2)
+    assert [record["rank"] for record in desk.records("launched")] == [0, 1, 0, 1]
+    assert desk.tick(0.1) == []
+    assert desk.exited(0, generation=1) == []
+    assert desk.tick(0.1) == [relaunch(2, 1, 0)]
 
 
 def test_the_wish_leaves_time_for_two_steps_and_the_state() -> None:
@@ -312,7 +322,9 @@ def test_a_number_that_does_not_fit_beside_the_old_one_follows_it() -> None:
     desk = Desk(max_workers=8)
     desk.run()
     assert desk.scale(7) == [Wish("scale")]
-    assert desk.all_leave("ended", 3) == launches(2, 7)
+    assert desk.all_leave("ended", 3) == launches(2, 6, workers=7)
+    assert desk.exited(1, generation=1) == []
+    assert desk.tick() == [relaunch(2, 6, 0, workers=7)]
 
 
 def test_a_number_that_is_wanted_before_the_run_has_begun_comes_after_the_first_round() -> None:

@@ -660,6 +660,27 @@ def test_a_checkpoint_that_is_told_late_by_who_was_lost_is_not_gone_back_to() ->
     assert [record["step"] for record in desk.records("checkpointed")] == [20, 30]
 
 
+def test_what_one_has_done_alone_who_was_thought_lost_is_gone_on_from() -> None:
+    """It was frozen, and no round without it was open when it went on."""
+    desk = running(workers=1)
+    stale = desk.address(0)
+    desk.killed(0)
+    desk.steps(3, 4, at=stale)
+    desk.checkpointed(5, at=stale)
+    assert desk.ready(0) == [opened(1, 1, (1,), resume_from="checkpoints/5/manifest")]
+    desk.steps(5)
+    assert [item["step"] for record in desk.records("steps") for item in record["items"]] == [0, 1, 2, 3, 4, 5]
+    assert desk.records("rolled_back") == []
+
+
+def test_a_checkpoint_of_an_earlier_generation_is_not_gone_on_from() -> None:
+    desk = running()
+    stale = desk.address(0)
+    desk.all_leave("ended", 3)
+    desk.checkpointed(9, at=stale)
+    assert desk.all_ready() == [opened(2, 0)]
+
+
 def test_a_checkpoint_that_cannot_be_read_is_looked_for_again() -> None:
     desk = running(workers=1)
     desk.checkpointed(20)

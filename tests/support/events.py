@@ -164,8 +164,9 @@ def uuid_of(address: Address) -> str:
     return f"uuid-{address.generation}.{address.rank}.{address.incarnation}"
 
 
-def launches(generation: int, workers: int) -> Sequence[Command]:
-    return [run_events.Launch(Address(generation, rank), workers) for rank in range(workers)]
+def launches(generation: int, ranks: int, workers: int | None = None) -> Sequence[Command]:
+    """Of the first ranks of a generation, which are all of its workers unless a test says otherwise."""
+    return [run_events.Launch(Address(generation, rank), workers or ranks) for rank in range(ranks)]
 
 
 def relaunch(generation: int, rank: int, incarnation: int, workers: int = 2) -> Command:

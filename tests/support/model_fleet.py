@@ -143,7 +143,8 @@ class ModelFleet:
             self._refused.add(address)
             return
         self.functions[address] = Function(address)
-        assert len(self._working) <= self.desk.terms.max_workers, "more functions than allowed"
+        there = [each for each in self.functions if each not in self._killed]
+        assert len(there) <= self.desk.terms.max_workers, "more functions than allowed"
 
     @property
     def _working(self) -> list[Address]:
