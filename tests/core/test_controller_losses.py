@@ -413,6 +413,18 @@ def test_what_one_has_done_alone_who_was_thought_lost_is_gone_on_from() -> None:
     assert desk.records("rolled_back") == []
 
 
+def test_steps_that_one_tells_late_who_was_thought_lost_are_no_step_back() -> None:
+    desk = running()
+    stale = desk.address(0)
+    desk.killed(0)
+    desk.ready(0)
+    desk.steps(3, 4, 5)
+    desk.steps(3, 4, at=stale)
+    desk.steps(6)
+    assert [item["step"] for record in desk.records("steps") for item in record["items"]] == list(range(7))
+    assert desk.records("rolled_back") == []
+
+
 def test_a_checkpoint_of_an_earlier_generation_is_not_gone_on_from() -> None:
     desk = running()
     stale = desk.address(0)
