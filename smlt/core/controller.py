@@ -506,9 +506,9 @@ class Controller:
         return "" if 1 <= workers <= most else f"this run can have 1 to {most} workers"
 
     def _mind_allocation(self, now: float) -> Iterator[Command]:
-        """See to it that the run has as many workers as it shall have; one that starts or recovers does so first."""
+        """See to it that the run has as many workers as it shall have, once it neither starts nor recovers."""
         current = self._current
-        if current.workers == self._workers or self._next or self._wished:
+        if current.workers == self._workers or self._next or self._wished or self._old:
             return
         if not current.is_open or current.is_leaving or not current.is_ready:
             return

@@ -358,6 +358,17 @@ def test_another_number_after_the_wish_comes_when_the_old_ones_have_ended() -> N
     assert desk.all_leave("ended", 3) == launches(3, 3)
 
 
+def test_another_number_right_after_a_hand_over_comes_when_the_old_ones_are_gone() -> None:
+    desk = Desk(max_workers=6)
+    desk.run()
+    desk.scale(3)
+    desk.all_ready(generation=2)
+    assert desk.all_leave("ended", 3) == [opened(2, 0, (0, 0, 0))]
+    assert desk.scale(2) == desk.live(0.1) == desk.exited(0, generation=1) == []
+    assert desk.exited(1, generation=1) == []
+    assert desk.live(0.1) == launches(3, 2)
+
+
 def test_who_changes_their_mind_needs_no_hand_over() -> None:
     desk = Desk()
     desk.run()

@@ -7,27 +7,7 @@ import pytest
 from smlt.core.endings import BEGIN_AGAIN, GO_ON
 from smlt.core.messages import Failure, Left
 from smlt.core.run_events import Address, FindState, Finish, Kill, KillWorkers, StateFound, StopWorkers, Wish
-from smlt.core.stragglers import LOOKS
-from tests.support.events import PASSING, Desk, launches, opened, relaunch
-
-
-def running(workers: int = 2, steps: int = 3, **terms: float) -> Desk:
-    """A run that has made some steps of 0.1 s, told by all ranks."""
-    desk = Desk(workers=workers, **terms)
-    desk.run()
-    for rank in reversed(range(workers)):
-        desk.steps(*range(steps), rank=rank)
-    return desk
-
-
-def failed(finishes: list) -> Failure:
-    """What the run failed of."""
-    (finish,) = finishes
-    assert isinstance(finish, Finish)
-    assert finish.status == "failed"
-    assert finish.failure is not None
-    return finish.failure
-
+from tests.support.events import PASSING, Desk, failure_of, launches, opened, relaunch, running
 
 # One, several, all
 
@@ -142,7 +122,7 @@ def test_a_rank_that_is_lost_again_and_again_without_progress_fails_the_run_and_
         assert desk.killed(1) == [relaunch(1, 1, incarnation)]
         assert desk.ready(1) == [opened(1, incarnation, (0, incarnation))]
     assert desk.killed(1) == [StopWorkers()]
-    failure = failed(desk.exited(0))
+    failure = failure_of(desk.exited(0))
     assert "rank 1 was lost at step 3: killed by signal 9; this happened 4 times without progress" in failure.message
     assert (failure.kind, failure.hint) == ("JobFailed", BEGIN_AGAIN)
 
@@ -151,7 +131,7 @@ def test_a_run_that_fails_so_leaves_the_checkpoint_to_go_on_from() -> None:
     desk = running(max_losses=0)
     desk.checkpointed(3)
     desk.killed(1)
-    assert failed(desk.exited(0)).hint == GO_ON
+    assert failure_of(desk.exited(0)).hint == GO_ON
 
 
 def test_losses_with_progress_in_between_are_bad_luck() -> None:
@@ -270,246 +250,6 @@ def test_a_passing_error_while_stopping_does_not_make_a_failure_of_it() -> None:
     assert desk.left(0, "stopped") == [Finish("cancelled", "cancelled", Left("stopped"))]
 
 
-# Silence
-
-
-def test_a_rank_that_is_not_heard_of_is_lost() -> None:
-    desk = running(silence_s=5.0)
-    desk.all_beat()
-    desk.now += 5.0
-    desk.beat(0)
-    assert desk.tick() == []
-    desk.beat(0)
-    assert desk.tick(0.1) == [Kill(Address(1, 1)), relaunch(1, 1, 1)]
-    assert "it was not heard of for 5 s" in desk.records("lost")[0]["detail"]
-
-
-def test_a_rank_that_builds_its_task_may_be_silent_for_longer() -> None:
-    desk = Desk(silence_s=5.0)
-    desk.start()
-    desk.all_beat("building")
-    assert desk.tick(30.0) == []
-    assert desk.tick(0.1) == [command for rank in (0, 1) for command in (Kill(Address(1, rank)), relaunch(1, rank, 1))]
-
-
-def test_a_rank_that_is_never_ready_is_launched_again_and_fails_the_run_in_the_end() -> None:
-    desk = Desk(start_deadline_s=60.0, max_losses=1)
-    desk.start()
-    desk.ready(0)
-    desk.live(60.0)
-    assert desk.live(0.1) == [Kill(Address(1, 1)), relaunch(1, 1, 1)]
-    assert desk.live(60.0) == []
-    assert desk.live(0.1) == [Kill(Address(1, 1, 1)), StopWorkers()]
-    assert desk.tick(5.1) == [KillWorkers()]
-    assert "rank 1 was lost at step 0: it did not start within 60 s" in failed(desk.exited(0)).message
-
-
-def test_a_store_out_of_reach_makes_nobody_lost() -> None:
-    desk = running()
-    desk.all_beat("computing")
-    desk.beat(1, "waiting for sum")
-    assert desk.tick(60.0, blind=True) == []
-    assert desk.tick(4.9) == []
-    desk.beat(0, "saving", phase_s=64.9)
-    desk.beat(1, "waiting for save", phase_s=64.9)
-    assert desk.tick() == []
-    assert desk.records("lost") == []
-
-
-def test_a_store_out_of_reach_makes_no_start_late() -> None:
-    desk = Desk(start_deadline_s=60.0)
-    desk.start()
-    assert desk.tick(70.0, blind=True) == []
-    assert desk.tick(59.0) == []
-
-
-def test_who_is_silent_after_the_store_is_back_is_lost() -> None:
-    desk = running()
-    desk.all_beat()
-    desk.tick(60.0, blind=True)
-    desk.now += 5.1
-    desk.beat(0)
-    assert desk.tick() == [Kill(Address(1, 1)), relaunch(1, 1, 1)]
-
-
-# Stuck and stalled
-
-
-def stuck(desk: Desk, phase: str, seconds: float) -> list:
-    """Rank 0 is in a phase for so long, while the others wait for it."""
-    desk.now += seconds
-    desk.beat(0, phase, seconds)
-    for rank in range(1, desk.workers()):
-        desk.beat(rank, "waiting for sum", seconds / 2)
-    return desk.tick()
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_rank_that_all_others_wait_for_is_stuck_after_a_while(workers: int) -> None:
-    desk = running(workers, stuck_s=5.0)
-    assert stuck(desk, "computing", 5.0) == []
-    assert stuck(desk, "computing", 5.1) == [Kill(Address(1, 0)), relaunch(1, 0, 1, workers)]
-    assert desk.records("lost")[0]["detail"] == "it is stuck in 'computing' while all others wait"
-
-
-def test_a_rank_is_no_suspect_as_long_as_another_is_busy_too() -> None:
-    desk = running(workers=3)
-    desk.now += 60.0
-    desk.beat(0, "computing", 60.0)
-    desk.beat(1, "computing", 60.0)
-    desk.beat(2, "waiting for sum", 60.0)
-    assert desk.tick() == []
-
-
-def test_ranks_that_are_stuck_together_are_lost_in_the_end() -> None:
-    desk = running(workers=3, stuck_s=5.0, slow_phase_s=60.0)
-    desk.now += 75.1
-    desk.beat(0, "computing", 75.1)
-    desk.beat(1, "computing", 75.1)
-    desk.beat(2, "waiting for sum", 75.0)
-    assert [command for command in desk.tick() if isinstance(command, Kill)] == [
-        Kill(Address(1, 0)),
-        Kill(Address(1, 1)),
-    ]
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_rank_that_does_not_come_to_the_round_is_stuck(workers: int) -> None:
-    """It was READY long before; what counts is since when the round is open."""
-    desk = Desk(workers=workers, stuck_s=5.0)
-    desk.run()
-    desk.tick()
-    for seconds, told in ((5.0, []), (0.1, [Kill(Address(1, 0)), relaunch(1, 0, 1, workers)])):
-        desk.now += seconds
-        desk.beat(0, "ready", 1000.0)
-        for rank in range(1, workers):
-            desk.beat(rank, "waiting for hello", 1.0)
-        assert desk.tick() == told
-
-
-def test_slow_steps_are_given_more_time() -> None:
-    desk = running()
-    desk.steps(3, rank=1, seconds=10.0)
-    desk.steps(3, 4, 5, seconds=10.0)
-    assert stuck(desk, "computing", 50.0) == []
-    assert stuck(desk, "computing", 50.1) == [Kill(Address(1, 0)), relaunch(1, 0, 1)]
-
-
-@pytest.mark.parametrize("phase", ["evaluating", "saving", "loading", "serving", "leaving"])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_phases_that_take_as_long_as_they_take_are_given_a_minute(phase: str, workers: int) -> None:
-    desk = running(workers, slow_phase_s=60.0)
-    assert stuck(desk, phase, 60.0) == []
-    assert stuck(desk, phase, 60.1) == [Kill(Address(1, 0)), relaunch(1, 0, 1, workers)]
-
-
-def test_an_evaluation_that_took_long_is_given_longer() -> None:
-    desk = running()
-    desk.evaluated(3, seconds=30.0)
-    assert stuck(desk, "evaluating", 150.0) == []
-    assert stuck(desk, "evaluating", 150.1) != []
-
-
-def test_a_first_evaluation_is_measured_by_steps() -> None:
-    """20 examples to evaluate; a step has 8, and 40 s of that are 5 times what they take."""
-    desk = running()
-    desk.steps(*range(3, 103), seconds=16.0)
-    assert stuck(desk, "evaluating", 200.0) == []
-    assert stuck(desk, "evaluating", 200.1) != []
-
-
-def test_a_state_that_took_long_to_write_may_take_so_again() -> None:
-    desk = running()
-    desk.checkpointed(3, seconds=20.0)
-    assert stuck(desk, "saving", 100.0) == []
-    assert stuck(desk, "saving", 100.1) != []
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_first_step_of_all_may_compile(workers: int) -> None:
-    desk = Desk(workers=workers, start_deadline_s=60.0)
-    desk.run()
-    assert stuck(desk, "computing", 60.0) == []
-    assert stuck(desk, "computing", 60.1) == [Kill(Address(1, 0)), relaunch(1, 0, 1, workers)]
-
-
-def test_the_first_step_of_a_replacement_may_take_as_long_as_first_steps_do() -> None:
-    desk = Desk()
-    desk.run()
-    desk.steps(0, seconds=4.0)
-    desk.steps(0, rank=1, seconds=4.0)
-    desk.steps(*range(1, 101))
-    desk.killed(0)
-    desk.ready(0)
-    assert stuck(desk, "computing", 20.0) == []
-    assert stuck(desk, "computing", 20.1) == [Kill(Address(1, 0, 1)), relaunch(1, 0, 2)]
-
-
-def test_a_rank_is_not_stuck_in_what_it_did_before_the_round_opened() -> None:
-    desk = running()
-    desk.killed(1)
-    desk.beat(0, "computing", 4.9)
-    desk.ready(1)
-    desk.beat(1, "waiting for hello", 0.1)
-    assert desk.tick(0.2) == []
-
-
-def test_a_rank_that_still_waits_in_the_round_before_is_the_one_that_is_stuck() -> None:
-    desk = running(stuck_s=5.0, slow_phase_s=60.0)
-    desk.now += 10.0
-    desk.killed(1)
-    desk.ready(1)
-    for seconds, told in ((5.0, []), (0.1, [Kill(Address(1, 0)), relaunch(1, 0, 1)])):
-        desk.now += seconds
-        desk.beat(0, "waiting for sum", 1000.0)
-        desk.beat(1, "waiting for hello", 1.0)
-        assert desk.tick() == told
-
-
-def held_up(desk: Desk, look: int, usd: float = 0.0) -> list:
-    """20 more steps, in each of which rank 0 waits for rank 1."""
-    for rank, compute_s in ((1, 4.0), (0, 1.0)):
-        desk.steps(*range(20 * look, 20 * look + 20), rank=rank, seconds=5.0, compute_s=compute_s)
-    return desk.live(0.1, usd)
-
-
-def test_a_slow_rank_is_replaced_where_that_pays_and_can_be_paid() -> None:
-    for usd, told in ((1.0, [Kill(Address(1, 1)), relaunch(1, 1, 1)]), (1.9, [])):
-        desk = Desk(budget_usd=2.0)
-        desk.run(start_s=1.0)
-        desk.worker_usd = 0.2
-        assert [held_up(desk, look, usd) for look in range(LOOKS)] == [*[[]] * (LOOKS - 1), told]
-        assert [record["replaced"] for record in desk.records("straggler")] == [bool(told)]
-
-
-def test_a_slow_rank_is_let_be_where_its_generation_is_about_to_end() -> None:
-    desk = Desk()
-    desk.run(start_s=1.0)
-    desk.scale(3)
-    assert [held_up(desk, look) for look in range(2 * LOOKS)] == [[]] * 2 * LOOKS
-    assert desk.records("straggler") == []
-
-
-def test_ranks_that_all_wait_for_each_other_get_another_round() -> None:
-    desk = running(stuck_s=5.0, slow_phase_s=60.0, max_losses=1)
-    desk.now += 70.0
-    desk.all_beat("waiting for sum", 70.0)
-    assert desk.tick() == []
-    desk.all_beat("waiting for sum", 70.0)
-    assert desk.tick(0.1) == [opened(1, 1)]
-    assert desk.records("stalled") == [{"generation": 1, "round": 0}]
-    assert desk.live(0.1) == []
-    desk.all_beat("waiting for hello", 70.2)
-    assert desk.tick() == [StopWorkers()]
-    assert "all ranks waited for each other at step 3" in failed(desk.all_exit()).message
-
-
-def test_a_hang_is_noticed_while_the_run_stops_softly() -> None:
-    desk = running()
-    desk.cancel()
-    assert stuck(desk, "computing", 5.1) == [Kill(Address(1, 0)), StopWorkers()]
-
-
 # The channel
 
 
@@ -572,7 +312,7 @@ def test_a_launch_that_is_refused_for_too_long_fails_the_run_which_does_not_wait
         desk.refused(1)
         desk.live(wait_s)
     assert desk.refused(1) == [StopWorkers()]
-    failure = failed(desk.exited(0))
+    failure = failure_of(desk.exited(0))
     assert (failure.kind, failure.hint) == ("CloudError", "ask for more")
     assert failure.message == "rank 1 could not be launched: quota exceeded"
 
@@ -670,6 +410,18 @@ def test_what_one_has_done_alone_who_was_thought_lost_is_gone_on_from() -> None:
     assert desk.ready(0) == [opened(1, 1, (1,), resume_from="checkpoints/5/manifest")]
     desk.steps(5)
     assert [item["step"] for record in desk.records("steps") for item in record["items"]] == [0, 1, 2, 3, 4, 5]
+    assert desk.records("rolled_back") == []
+
+
+def test_steps_that_one_tells_late_who_was_thought_lost_are_no_step_back() -> None:
+    desk = running()
+    stale = desk.address(0)
+    desk.killed(0)
+    desk.ready(0)
+    desk.steps(3, 4, 5)
+    desk.steps(3, 4, at=stale)
+    desk.steps(6)
+    assert [item["step"] for record in desk.records("steps") for item in record["items"]] == list(range(7))
     assert desk.records("rolled_back") == []
 
 

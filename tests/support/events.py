@@ -179,3 +179,21 @@ def opened(
     """A round of as many ranks as `incarnations` are given, by rank."""
     members = (uuid_of(Address(generation, rank, incarnation)) for rank, incarnation in enumerate(incarnations))
     return run_events.OpenRound(Round(generation, number, tuple(members), resume_from))
+
+
+def running(workers: int = 2, steps: int = 3, **terms: float) -> Desk:
+    """A run that has made some steps of 0.1 s, told by all ranks."""
+    desk = Desk(workers=workers, **terms)
+    desk.run()
+    for rank in reversed(range(workers)):
+        desk.steps(*range(steps), rank=rank)
+    return desk
+
+
+def failure_of(finishes: Sequence[Command]) -> Failure:
+    """What the run failed of."""
+    (finish,) = finishes
+    assert isinstance(finish, run_events.Finish)
+    assert finish.status == "failed"
+    assert finish.failure is not None
+    return finish.failure
