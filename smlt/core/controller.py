@@ -416,6 +416,8 @@ class Controller:
             yield from self._hasten(now, self._ending)
         elif limit := self._allowance.limit_reached(now, self.stopping_s):
             yield from self._stop_softly(now, "stopped", limit)
+            if self._allowance.is_spent:
+                yield from self._kill()
         if not (self._ending and self._ending.at_once):
             yield from self._mind_workers(now)
         if self._ending is None:

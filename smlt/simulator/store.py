@@ -110,9 +110,9 @@ class ModelStore:
         """Whether this process is the one incarnation."""
         return self.claims.setdefault(address, uuid) == uuid
 
-    def post(self, epoch: int, letter: Letter, delay_s: float) -> None:
-        """A mail to the controller that launched its sender, to be seen in so many seconds."""
-        self.inboxes.setdefault(epoch, []).append((self._timeline.now + delay_s, letter))
+    def post(self, letter: Letter, delay_s: float) -> None:
+        """A mail to the controller of its sender's generation, to be seen in so many seconds."""
+        self.inboxes.setdefault(letter.address.generation, []).append((self._timeline.now + delay_s, letter))
 
     def part_written(self, attempt: Attempt, rank: int) -> None:
         """A rank has written its part."""
