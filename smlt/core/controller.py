@@ -275,7 +275,7 @@ class Controller:
         if member is None:
             return
         generation, left = self._generation_of(event.address), event.left
-        if left.reason not in AGREED and not self._ending:
+        if left.reason not in AGREED and not (self._ending and self._ending.at_once):
             yield from self._lose(event.now, member, f"it left: {left.reason}")
             return
         generation.says_left(member, left)

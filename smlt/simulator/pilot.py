@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,12 @@ class Pilot:
             adopted,
         )
         self._handle(started)
+        for generation in self._generations if adopted else ():
+            for letter in self._unlogged(world.store.unlogged.get(generation, ())):
+                steps = letter.extras.steps if letter.extras else ()
+                news = tuple(step for step in steps if step.step >= world.log_step)
+                if news:
+                    self._handle(run_events.StepsDone(letter.address, news))
         self.look()
 
     def _adopt(self) -> run_events.Adopted | None:
@@ -115,13 +121,11 @@ class Pilot:
         if blocked_s > 0:
             world.timeline.after(blocked_s + 0.01, self.look)
             return
-        if self.now - self._renewed_at_s >= RENEW_S and self.frozen_until_s < 0:
-            self._change()
-            if self.is_over():
-                return
         self.frozen_until_s = -1.0  # who wakes up finishes what it was about to do before it looks around
         for event in self._happenings():
             self._handle(event)
+        if not self.is_over() and self.now - self._renewed_at_s >= RENEW_S:
+            self._change()
         if self.is_over():
             return
         world.timeline.after(world.timing.look_s, self.look)
@@ -160,6 +164,20 @@ class Pilot:
             yield run_events.Beat(now, letter.address, letter.phase, letter.step, letter.awaits, letter.phase_s)
             if letter.extras:
                 yield from self._events_of(letter, now)
+                self._retain(letter)
+
+    def _retain(self, letter: Letter) -> None:
+        """A mail stays until the steps that it tells of are in the log."""
+        steps = letter.extras.steps if letter.extras else ()
+        if steps and steps[-1].step >= self.world.log_step:
+            retained = self.world.store.unlogged.setdefault(letter.address.generation, [])
+            retained.append(letter)
+            if len(retained) > 4 * self.world.scenario.workers:
+                retained[:] = self._unlogged(retained)
+
+    def _unlogged(self, letters: Iterable[Letter]) -> list[Letter]:
+        known = self.world.log_step
+        return [each for each in letters if each.extras and each.extras.steps[-1].step >= known]
 
     def _events_of(self, letter: Letter, now: float) -> Iterator[run_events.Event]:
         extras, address = letter.extras, letter.address
@@ -196,7 +214,10 @@ class Pilot:
         """
         world = self.world
         leases = world.platform.launched + more if world.scenario.can_kill or more else 0
-        world.invariants.money(world.spent_usd() + leases * self._lease_usd)
+        left_s = world.lease_s
+        if not more:  # those that were not renewed for a while have less left
+            left_s = max(0.0, min(left_s, self._renewed_at_s + RENEW_S + world.timing.look_s + left_s - self.now))
+        world.invariants.money(world.spent_usd() + leases * left_s * world.scenario.usd_per_function_s)
 
     def _handle(self, event: run_events.Event) -> None:
         world = self.world

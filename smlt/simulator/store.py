@@ -78,6 +78,7 @@ class ModelStore:
         self.claims: dict[Address, str] = {}
         self.control = Control(epoch=0)
         self.inboxes: dict[int, list[tuple[float, Letter]]] = {}
+        self.unlogged: dict[int, list[Letter]] = {}
         self.checkpoints: dict[int, Kept] = {}
         self.damaged: dict[int, int] = {}
         self._parts: dict[Attempt, set[int]] = {}

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from smlt.core.run_events import Address, Command, Kill, KillWorkers, Launch, OpenRound, Tick, Wish
+from smlt.core.messages import Left
+from smlt.core.run_events import (
+    Address,
+    Command,
+    Finish,
+    Kill,
+    KillWorkers,
+    Launch,
+    OpenRound,
+    StopWorkers,
+    Tick,
+    Wish,
+)
 from tests.support.events import Desk, relaunch
 
 
@@ -57,3 +69,13 @@ def test_a_controller_that_takes_over_without_money_ends_the_functions_at_once()
     desk = Desk(budget_usd=2.0)
     desk.run()
     assert desk.tell(Tick(10.0, committed_usd=2.5, worker_usd=0.5, leased_usd=2.0)) == [Wish("budget"), KillWorkers()]
+
+
+def test_a_rank_that_leaves_alone_while_the_run_stops_softly_ends_it_at_once() -> None:
+    """Seed 4451: it had not heard of its controller for a while; the others waited for it, and the run never ended."""
+    desk = Desk()
+    desk.run()
+    assert desk.cancel() == [Wish("cancelled")]
+    assert StopWorkers() in desk.left(1, "stopped")
+    desk.exited(1)
+    assert desk.left(0, "stopped") == [Finish("cancelled", "cancelled", Left("stopped"))]
