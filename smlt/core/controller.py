@@ -275,7 +275,7 @@ class Controller:
         if member is None:
             return
         generation, left = self._generation_of(event.address), event.left
-        if left.reason not in AGREED and not self._ending:
+        if left.reason not in AGREED and not (self._ending and self._ending.at_once):
             yield from self._lose(event.now, member, f"it left: {left.reason}")
             return
         generation.says_left(member, left)
@@ -416,6 +416,8 @@ class Controller:
             yield from self._hasten(now, self._ending)
         elif limit := self._allowance.limit_reached(now, self.stopping_s):
             yield from self._stop_softly(now, "stopped", limit)
+            if self._allowance.is_spent:
+                yield from self._kill()
         if not (self._ending and self._ending.at_once):
             yield from self._mind_workers(now)
         if self._ending is None:

@@ -100,14 +100,14 @@ class ModelCourier:
             self.loses -= 1
             self.unsent = letter
             if world.rng.random() < 0.5:
-                world.store.post(process.epoch, letter, delay_s)
+                world.store.post(letter, delay_s)
             return
         self.unsent = None
         self.sent += 1
-        world.store.post(process.epoch, letter, delay_s)
+        world.store.post(letter, delay_s)
         if self.doubles:
             self.doubles -= 1
-            world.store.post(process.epoch, letter, delay_s + world.rng.uniform(0.0, 5.0))
+            world.store.post(letter, delay_s + world.rng.uniform(0.0, 5.0))
 
     def tell(self) -> bool:
         """Send now what has gathered; whether that is where the controller finds it now."""

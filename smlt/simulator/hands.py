@@ -54,8 +54,12 @@ def _gathered(me: Process, gathering: Gathering, receive: Callable[..., None]) -
 
 def claim(me: Process, command: events.Claim) -> None:
     """Become the one process of this incarnation."""
+    seconds, lease_s = me.world.store.request_s(), me.world.lease_s
     if not me.reached("claim"):
-        _request(me, me.world.store.request_s(), _claimed)
+        if seconds > lease_s:  # it has heard of no controller all the time
+            me.later(lease_s, type(me).exit, "no controller")
+        else:
+            me.later(seconds, _claimed)
 
 
 def _claimed(me: Process) -> None:

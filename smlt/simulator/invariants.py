@@ -127,7 +127,7 @@ class Invariants:
                 raise Broken(f"generation {generation} recorded step {step}, and never step {before}")
             before = step + 1
 
-    def launching(self, address: Address, epoch: int) -> None:
+    def launching(self, address: Address, launched: int) -> None:
         """Nobody is replaced who has not been ended, and no more functions live than may."""
         platform, most = self._world.platform, self._world.terms.max_workers
         if platform.running(address):
@@ -137,8 +137,8 @@ class Invariants:
         )
         if before and not before.kill_asked:
             raise Broken(f"{before.uuid} is replaced while it is still there, and nobody has ended it")
-        if self._world.scenario.can_kill and platform.launched_by[epoch] >= most:
-            raise Broken(f"{platform.launched_by[epoch] + 1} functions would live at once, {most} may")
+        if self._world.scenario.can_kill and launched >= most:
+            raise Broken(f"{launched + 1} functions would live at once, {most} may")
 
     def money(self, committed_usd: float) -> None:
         """Committed money does not pass the budget."""

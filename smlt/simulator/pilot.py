@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from smlt.core.control import RENEW_S
 from smlt.core.driver import BLIND_S
 from smlt.core.endings import AGREED
 from smlt.core.errors import CloudError
-from smlt.core.messages import CheckpointDone
+from smlt.core.messages import CheckpointDone, Control
 from smlt.core.run_events import Address
 from smlt.simulator.store import Letter
 
@@ -35,29 +35,69 @@ class Pilot:
         self.frozen_until_s = -1.0
         self._renewed_at_s = self._ticked_at_s = world.timeline.now
         self._news: list[run_events.Event] = []
+        self._generations: list[int] = []
+        self._addresses: dict[Address, None] = {}
         self._expected: dict[Address, int] = {}
         self._course = world.log_step
         self._segments = world.log_segments
         self._lease_usd = world.scenario.usd_per_function_s * world.lease_s
-        world.store.control = replace(
-            world.store.control, epoch=epoch, beat=0, round=None, wish="", stop_now=False, closed=False
+        before = world.store.control
+        goes_on = not before.closed and not before.stop_now
+        world.store.control = Control(
+            epoch=epoch, round=before.round if goes_on else None, wish=before.wish if goes_on else ""
         )
 
     def begin(self) -> None:
         """Take over the run."""
         world = self.world
         resume_from = world.store.newest()
-        self._course = max(self._course, int(resume_from or 0))
+        adopted = self._adopt()
+        if adopted is None:
+            self._change(round=None, wish="")
+            self._course = max(self._course, int(resume_from or 0))
+        # Functions that it does not go on with may still spend what their leases allow.
+        others = world.platform.launched - sum(world.platform.launched_of[each] for each in self._generations)
         started = run_events.Started(
             self.now,
             world.log_generation + 1,
             resume_from,
-            world.log_step,
-            world.spent_usd() + world.platform.launched * self._lease_usd,
+            self._course,
+            world.spent_usd() + others * self._lease_usd,
             world.scenario.usd_per_function_s * (world.lease_s + self.machine.stopping_s),
+            adopted,
         )
         self._handle(started)
-        world.timeline.after(world.timing.look_s, self.look)
+        for generation in self._generations if adopted else ():
+            for letter in self._unlogged(world.store.unlogged.get(generation, ())):
+                steps = letter.extras.steps if letter.extras else ()
+                news = tuple(step for step in steps if step.step >= world.log_step)
+                if news:
+                    self._handle(run_events.StepsDone(letter.address, news))
+        self.look()
+
+    def _adopt(self) -> run_events.Adopted | None:
+        """The open round to go on with, as `smlt.core.adoption` finds it; None where there is none."""
+        world = self.world
+        opened = world.store.control.round
+        if opened is None or not world.scenario.adopts or opened.generation not in world.log_ready:
+            return None
+        launched = [item for _, item in sorted(world.log_launched[opened.generation].items())]
+        addresses = [Address(opened.generation, rank, number) for rank, (number, _) in enumerate(launched)]
+        claims = [world.store.claims.get(address, "") for address in addresses]
+        lost = tuple(rank for rank, uuid in enumerate(claims) if uuid != opened.members[rank])
+        if len(lost) == len(addresses):
+            return None
+        self._generations.append(opened.generation)
+        self._addresses.update(dict.fromkeys(addresses))
+        return run_events.Adopted(
+            round=opened,
+            wish=world.store.control.wish,
+            incarnations=tuple(number for number, _ in launched),
+            launched_at=tuple(at for _, at in launched),
+            lost=lost,
+            total_steps=world.scenario.steps,
+            eval_examples=world.shape.eval_examples,
+        )
 
     def is_over(self) -> bool:
         """Whether it drives the run no more."""
@@ -81,13 +121,11 @@ class Pilot:
         if blocked_s > 0:
             world.timeline.after(blocked_s + 0.01, self.look)
             return
-        if self.now - self._renewed_at_s >= RENEW_S and self.frozen_until_s < 0:
-            self._change()
-            if self.is_over():
-                return
         self.frozen_until_s = -1.0  # who wakes up finishes what it was about to do before it looks around
         for event in self._happenings():
             self._handle(event)
+        if not self.is_over() and self.now - self._renewed_at_s >= RENEW_S:
+            self._change()
         if self.is_over():
             return
         world.timeline.after(world.timing.look_s, self.look)
@@ -101,13 +139,22 @@ class Pilot:
         world, now = self.world, self.now
         news, self._news = self._news, []
         yield from news
-        exits = world.platform.exits_seen(self.epoch, now)
+        for generation in self._generations if world.pilots[-1] is self else ():
+            exits = world.platform.exits_seen(generation, now)
+            yield from self._read(generation, now)
+            for over in exits:
+                yield run_events.WorkerExited(now, over.address, over.lost, over.detail)
+        yield self._tick(now)
+
+    def _read(self, generation: int, now: float) -> Iterator[run_events.Event]:
+        """The mail of a generation's functions, in its order; an adopted one's from the first that is there."""
         later: list[tuple[float, Letter]] = []
-        inbox = world.store.inboxes.get(self.epoch, [])
-        world.store.inboxes[self.epoch] = later
+        inboxes = self.world.store.inboxes
+        inbox = inboxes.get(generation, [])
+        inboxes[generation] = later
         for item in inbox:
             letter = item[1]
-            expected = self._expected.get(letter.address, 0)
+            expected = self._expected.get(letter.address, letter.number)
             if letter.number < expected:
                 continue  # it has been read
             if item[0] > now or letter.number > expected:
@@ -117,9 +164,20 @@ class Pilot:
             yield run_events.Beat(now, letter.address, letter.phase, letter.step, letter.awaits, letter.phase_s)
             if letter.extras:
                 yield from self._events_of(letter, now)
-        for over in exits:
-            yield run_events.WorkerExited(now, over.address, over.lost, over.detail)
-        yield self._tick(now)
+                self._retain(letter)
+
+    def _retain(self, letter: Letter) -> None:
+        """A mail stays until the steps that it tells of are in the log."""
+        steps = letter.extras.steps if letter.extras else ()
+        if steps and steps[-1].step >= self.world.log_step:
+            retained = self.world.store.unlogged.setdefault(letter.address.generation, [])
+            retained.append(letter)
+            if len(retained) > 4 * self.world.scenario.workers:
+                retained[:] = self._unlogged(retained)
+
+    def _unlogged(self, letters: Iterable[Letter]) -> list[Letter]:
+        known = self.world.log_step
+        return [each for each in letters if each.extras and each.extras.steps[-1].step >= known]
 
     def _events_of(self, letter: Letter, now: float) -> Iterator[run_events.Event]:
         extras, address = letter.extras, letter.address
@@ -150,9 +208,16 @@ class Pilot:
         return run_events.Tick(now, spent_usd + launched * worker_usd, worker_usd, blind, leased_usd)
 
     def _check_money(self, more: int = 0) -> None:
-        """What is spent, and what all functions, and so many more, may still spend before their leases end them."""
+        """What is spent, and what all functions, and so many more, may still spend before their leases end them.
+
+        Where nobody can end a function it ends in its own time, for which the rest of its lease is set aside.
+        """
         world = self.world
-        world.invariants.money(world.spent_usd() + (world.platform.launched + more) * self._lease_usd)
+        leases = world.platform.launched + more if world.scenario.can_kill or more else 0
+        left_s = world.lease_s
+        if not more:  # those that were not renewed for a while have less left
+            left_s = max(0.0, min(left_s, self._renewed_at_s + RENEW_S + world.timing.look_s + left_s - self.now))
+        world.invariants.money(world.spent_usd() + leases * left_s * world.scenario.usd_per_function_s)
 
     def _handle(self, event: run_events.Event) -> None:
         world = self.world
@@ -187,7 +252,7 @@ class Pilot:
             case run_events.Kill(address=address):
                 world.platform.stop(address)
             case run_events.KillWorkers():
-                for address in self._expected:
+                for address in self._addresses:
                     world.platform.stop(address)
             case run_events.FindState():
                 self._news.append(run_events.StateFound(world.store.newest()))
@@ -197,7 +262,11 @@ class Pilot:
     def _record(self, kind: str, data: dict[str, Any]) -> None:
         world = self.world
         if kind == "launched":
-            world.log_generation = max(world.log_generation, data["generation"])
+            generation = data["generation"]
+            world.log_generation = max(world.log_generation, generation)
+            world.log_launched.setdefault(generation, {})[data["rank"]] = (data["incarnation"], self.now)
+        elif kind == "ready":
+            world.log_ready.add(data["generation"])
         elif kind == "steps":
             steps = [item["step"] for item in data["items"]]
             world.invariants.steps_recorded(data["generation"], steps, self._course)
@@ -216,8 +285,12 @@ class Pilot:
         self._flush()
         if self.is_over():
             return
-        world.invariants.launching(address, self.epoch)
+        launched = sum(world.platform.launched_of[each] for each in self._generations)
+        world.invariants.launching(address, launched)
         self._expected.setdefault(address, 0)
+        self._addresses[address] = None
+        if address.generation not in self._generations:
+            self._generations.append(address.generation)
         self._check_money(more=1)
         try:
             world.platform.launch(address, workers, self.epoch)
@@ -239,5 +312,5 @@ class Pilot:
         self.finish = finish
         self._change(closed=True)
         self._over = True
-        for address in self._expected:
+        for address in self._addresses:
             world.platform.stop(address)

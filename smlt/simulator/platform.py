@@ -29,7 +29,7 @@ class Platform:
         processes: that are there, by uuid.
         refuses_until_s, throttle: until then no function is started; no more than so many a second.
         launched: functions that are there, without retries of the platform's own.
-        launched_by: the same by the epoch of the controller.
+        launched_of: the same by generation.
         never_ready: so many of the next functions hang before they are READY.
         retries: so many of the next functions are started twice.
     """
@@ -47,7 +47,7 @@ class Platform:
         self.retries = 0
         self._started = 0
         self.launched = 0
-        self.launched_by: Counter[int] = Counter()
+        self.launched_of: Counter[int] = Counter()
         self._seconds = 0.0
 
     def launch(self, address: Address, workers: int, epoch: int) -> None:
@@ -68,7 +68,7 @@ class Platform:
         uuid = self._new(address, workers, epoch, world.draw(world.timing.start_s))
         self.handles[address] = uuid
         self.launched += 1
-        self.launched_by[epoch] += 1
+        self.launched_of[address.generation] += 1
         if self.retries > 0:
             self.retries -= 1
             self._new(address, workers, epoch, world.draw(world.timing.start_s) * world.rng.choice((0.5, 1.0, 3.0)))
@@ -109,16 +109,16 @@ class Platform:
         world.gone(process)
         if self.handles.get(process.address) == process.uuid:
             self.launched -= 1
-            self.launched_by[process.epoch] -= 1
+            self.launched_of[process.address.generation] -= 1
             over = Exit(now + world.timing.detect_s, process.address, lost, detail)
-            self._exits.setdefault(process.epoch, []).append(over)
+            self._exits.setdefault(process.address.generation, []).append(over)
 
-    def exits_seen(self, epoch: int, now: float) -> list[Exit]:
-        """Functions that one controller has launched and that are over, each told once."""
-        exits = self._exits.get(epoch)
+    def exits_seen(self, generation: int, now: float) -> list[Exit]:
+        """Functions of a generation that are over, each told once."""
+        exits = self._exits.get(generation)
         if not exits:
             return []
-        self._exits[epoch] = [each for each in exits if each.seen_s > now]
+        self._exits[generation] = [each for each in exits if each.seen_s > now]
         return [each for each in exits if each.seen_s <= now]
 
     def running(self, address: Address) -> Process | None:

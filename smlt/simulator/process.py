@@ -255,12 +255,17 @@ class Process:
 
     # Obeying, as FunctionWorker does
 
+    def _is_member(self, opened: Round | None) -> bool:
+        if opened is None or opened.generation != self.address.generation:
+            return False
+        return opened.members[self.rank : self.rank + 1] == (self.uuid,)
+
     def _newer_round(self) -> Round | None:
         opened, own = self.courier.control.round, self.address.generation
         number = -1 if self.round is None else self.round.number
         if opened is None or (opened.generation, opened.number) <= (own, number):
             return None
-        if opened.generation == own and opened.members[self.rank : self.rank + 1] == (self.uuid,):
+        if self._is_member(opened):
             return opened
         if opened.generation == own and self.round is None:
             return None
@@ -269,7 +274,7 @@ class Process:
     def obey(self) -> None:
         """Leave where the controller says so; raise RoundOver where a newer round is open."""
         control = self.courier.control
-        if control.epoch > self.epoch:
+        if control.epoch > self.epoch and not self._is_member(control.round):
             raise StopNow("superseded")
         if control.stop_now or control.closed:
             raise StopNow("stopped")

@@ -137,6 +137,7 @@ class Scenario:
         save_interval_s: the time.
         successor_s: a crashed controller has a successor after so many seconds.
         can_kill: whether the platform can end a function; otherwise a function ends by itself or at its time limit.
+        adopts: whether a controller may go on with the functions of the one before; otherwise it begins a generation.
         together: whether ranks that nothing distinguishes are stepped together; see `smlt.simulator.formation`.
     """
 
@@ -157,6 +158,7 @@ class Scenario:
     save_interval_s: float = 10.0
     successor_s: float = 6.0
     can_kill: bool = True
+    adopts: bool = True
     together: bool = True
 
     @classmethod
@@ -188,13 +190,21 @@ class Scenario:
             workers=size,
             steps=length,
             max_workers=rng.choice((size, 2 * size, 3 * size)),
-            timing=Timing.of(size),
+            timing=replace(
+                Timing.of(size),
+                start_s=rng.uniform(0.5, 4.0),
+                step_s=rng.uniform(0.5, 2.0),
+                save_s=rng.uniform(0.1, 2.0),
+                spread=rng.uniform(0.0, 0.5),
+            ),
+            usd_per_function_s=math.exp(rng.uniform(math.log(1e-6), math.log(1e-3))),
             has_private=private,
             exchange_every=rng.choice((1, 2, 4)) if private else 1,
             eval_every=rng.choice((3, 7, 1000)),
             save_every=rng.choice((0, 0, 4)),
             save_interval_s=10.0 if size < 2000 else 60.0,
             can_kill=rng.random() < 0.7,
+            adopts=rng.random() < 0.7,
             together=size > 40 or rng.random() < 0.5,
         )
         scenario = replace(scenario, time_limit_s=time_limit_s, budget_usd=budget_usd)

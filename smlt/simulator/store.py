@@ -78,6 +78,7 @@ class ModelStore:
         self.claims: dict[Address, str] = {}
         self.control = Control(epoch=0)
         self.inboxes: dict[int, list[tuple[float, Letter]]] = {}
+        self.unlogged: dict[int, list[Letter]] = {}
         self.checkpoints: dict[int, Kept] = {}
         self.damaged: dict[int, int] = {}
         self._parts: dict[Attempt, set[int]] = {}
@@ -110,9 +111,9 @@ class ModelStore:
         """Whether this process is the one incarnation."""
         return self.claims.setdefault(address, uuid) == uuid
 
-    def post(self, epoch: int, letter: Letter, delay_s: float) -> None:
-        """A mail to the controller that launched its sender, to be seen in so many seconds."""
-        self.inboxes.setdefault(epoch, []).append((self._timeline.now + delay_s, letter))
+    def post(self, letter: Letter, delay_s: float) -> None:
+        """A mail to the controller of its sender's generation, to be seen in so many seconds."""
+        self.inboxes.setdefault(letter.address.generation, []).append((self._timeline.now + delay_s, letter))
 
     def part_written(self, attempt: Attempt, rank: int) -> None:
         """A rank has written its part."""

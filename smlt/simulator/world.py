@@ -47,6 +47,8 @@ class World:
         has_struck: whether anything has gone wrong yet.
         log_generation, log_step, log_segments: what the run log says: the last generation that was launched, and the
             next step; of how many pieces it is.
+        log_launched, log_ready: what it says of each generation: each rank's newest incarnation, and since when; and
+            whether anybody was READY.
         expected: SHARED state before each step, as an undisturbed run has it.
     """
 
@@ -85,6 +87,8 @@ class World:
         self.traps: dict[str, list[Fault]] = {}
         self.has_struck = False
         self.log_generation, self.log_step, self.log_segments = 0, 0, 0
+        self.log_launched: dict[int, dict[int, tuple[int, float]]] = {}
+        self.log_ready: set[int] = set()
         self.slowest = 1.0 + scenario.timing.spread
         self.pilots: list[Pilot] = []
         self._listening: list[dict[str, Process]] = [{} for _ in range(GROUPS)]

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from smlt.core.run_events import Address, Command, Kill, KillWorkers, Launch, OpenRound, Tick, Wish
+from smlt.core.messages import Left
+from smlt.core.run_events import (
+    Address,
+    Command,
+    Finish,
+    Kill,
+    KillWorkers,
+    Launch,
+    OpenRound,
+    StopWorkers,
+    Tick,
+    Wish,
+)
 from tests.support.events import Desk, relaunch
 
 
@@ -34,3 +46,36 @@ def test_a_rank_that_hangs_while_it_waits_is_replaced_once_it_has_not_come_to_th
             since[1] = second + 1  # rank 1 comes to the round that is opened because all wait; rank 0 does not
     assert [type(command) for command in commands] == [OpenRound, Kill, Launch]
     assert commands[1:] == [Kill(Address(1, 0, 0)), relaunch(1, 0, 1)]
+
+
+def test_steps_of_one_who_was_thought_lost_are_in_the_log_when_the_run_goes_on_from_them() -> None:
+    """Seed 1082: a function that nobody could end revived, saved two more steps, and was the last to know of them."""
+    desk = Desk(workers=1)
+    desk.run()
+    desk.beat(0)
+    desk.steps(0)
+    frozen = desk.address(0)
+    desk.tick(6.0)
+    assert desk.address(0) == Address(1, 0, 1)
+    desk.steps(1, 2, at=frozen)
+    desk.checkpointed(3, at=frozen)
+    desk.ready(0)
+    desk.steps(3)
+    assert [item["step"] for record in desk.records("steps") for item in record["items"]] == [0, 1, 2, 3]
+
+
+def test_a_controller_that_takes_over_without_money_ends_the_functions_at_once() -> None:
+    """Seed 100066 of the runs with a budget: taking the run over renews all leases, and there was no money for that."""
+    desk = Desk(budget_usd=2.0)
+    desk.run()
+    assert desk.tell(Tick(10.0, committed_usd=2.5, worker_usd=0.5, leased_usd=2.0)) == [Wish("budget"), KillWorkers()]
+
+
+def test_a_rank_that_leaves_alone_while_the_run_stops_softly_ends_it_at_once() -> None:
+    """Seed 4451: it had not heard of its controller for a while; the others waited for it, and the run never ended."""
+    desk = Desk()
+    desk.run()
+    assert desk.cancel() == [Wish("cancelled")]
+    assert StopWorkers() in desk.left(1, "stopped")
+    desk.exited(1)
+    assert desk.left(0, "stopped") == [Finish("cancelled", "cancelled", Left("stopped"))]

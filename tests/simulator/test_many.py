@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from smlt.simulator.scenario import Scenario, parse_kinds
@@ -22,3 +24,20 @@ def test_every_invariant_holds(batch: int) -> None:
             broken[seed] = outcome.broken
     assert broken == {}, "replay with: smlt simulate --seed SEED"
     assert succeeded > RUNS / 2
+
+
+@pytest.mark.parametrize("batch", range(5))
+def test_committed_money_never_passes_the_budget(batch: int) -> None:
+    """A thousand runs that have one, at any price, with steps, starts and saves that take as long as they like."""
+    kinds = parse_kinds("all")
+    broken = {}
+    stopped = 0
+    for seed in range(100_000 + batch * 200, 100_000 + (batch + 1) * 200):
+        scenario = Scenario.random(seed, workers=1 + seed % 20, kinds=kinds)
+        likely_usd = scenario.workers * scenario.least_s * scenario.usd_per_function_s
+        outcome = simulate(replace(scenario, budget_usd=likely_usd * (0.1 + seed % 17 / 10)))
+        stopped += outcome.stop_reason == "budget"
+        if outcome.broken:
+            broken[seed] = outcome.broken
+    assert broken == {}
+    assert 20 < stopped < 180
