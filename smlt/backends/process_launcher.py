@@ -35,6 +35,10 @@ class ProcessLauncher(ServedLauncher):
                     return {label: label for label in labels}
         return {}
 
+    def _server_released(self) -> None:
+        """One that was killed has not removed its socket."""
+        (self._sockets / str(self._server.pid)).unlink(missing_ok=True)
+
     @property
     def _sockets(self) -> Path:
         """Where a server waits for another launcher, should the process of its own be killed."""

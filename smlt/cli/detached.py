@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from smlt.cli.lines import EventLines
 from smlt.cli.options import Output
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from smlt.cli.driving import Shown
     from smlt.core.engine import RunRequest
     from smlt.core.runlog import RunEvent
-
-T = TypeVar("T")
 
 LOG = Path("logs") / "controller.txt"
 """In the run's folder."""
@@ -49,20 +47,22 @@ class DetachedRun:
 def start(request: RunRequest, shown: Shown) -> int:
     """Have a run driven in the background; returns the exit code once it is under way, or has not come so far."""
     reading, writing = os.pipe()
-    process = _Process(writing)
-    os.close(writing)
-    process.tell(_travelling(request, shown))
     said: dict[str, Any] = {}
-    with os.fdopen(reading, encoding="utf-8") as words:
-        while line := process.wait(words.readline):
-            said |= json.loads(line)
-            for text in said.pop("lines", ()):
-                if not shown.quiet:
-                    print(text, file=sys.stderr, flush=True)
-    if said.get("under_way") and not process.is_interrupted:
-        _tell_under_way(said["run"], process.process.pid, request.runs_dir / said["run"] / LOG, shown)
-        return 0
-    code = process.wait(process.process.wait)
+    with _Interrupted() as interrupted:
+        process = _driving(writing)
+        interrupted.stops(process)
+        os.close(writing)
+        _tell(process, _travelling(request, shown))
+        with os.fdopen(reading, encoding="utf-8") as words:
+            for line in words:
+                said |= json.loads(line)
+                for text in said.pop("lines", ()):
+                    if not shown.quiet:
+                        print(text, file=sys.stderr, flush=True)
+        if said.get("under_way") and not interrupted.was:
+            _tell_under_way(said["run"], process.pid, request.runs_dir / said["run"] / LOG, shown)
+            return 0
+        code = process.wait()
     if "error" in said:
         print(f"error: {said['error']}", file=sys.stderr)
         return int(said["code"])
@@ -80,31 +80,52 @@ def _travelling(request: RunRequest, shown: Shown) -> DetachedRun:
     )
 
 
-class _Process:
-    """The process that drives the run; an interrupted user does not want the run, which is told so, and waited for."""
+class _Interrupted:
+    """While it is entered, Ctrl-C is passed on to the process that drives the run, which is then waited for.
 
-    def __init__(self, writing: int) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "smlt.cli.detached", str(writing)],
-            stdin=subprocess.PIPE,
-            pass_fds=[writing],
-            start_new_session=True,
-        )
-        self.is_interrupted = False
+    A handler, since an exception could come between any two lines here, and leave a run behind that nobody wants.
 
-    def tell(self, message: DetachedRun) -> None:
-        stdin = self.process.stdin
-        assert stdin is not None
-        with suppress(BrokenPipeError), stdin:
-            stdin.write(wire.pack(message))
+    Attributes:
+        was: whether the user has interrupted.
+    """
 
-    def wait(self, what: Callable[[], T]) -> T:
-        while True:
-            try:
-                return what()
-            except KeyboardInterrupt:
-                self.is_interrupted = True
-                self.process.terminate()
+    def __init__(self) -> None:
+        self.was = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def stops(self, process: subprocess.Popen[bytes]) -> None:
+        """It is this process that an interruption stops, also one that came before."""
+        self._process = process
+        if self.was:
+            process.terminate()
+
+    def _interrupt(self, *_: object) -> None:
+        self.was = True
+        if self._process is not None:
+            self._process.terminate()
+
+
+def _driving(writing: int) -> subprocess.Popen[bytes]:
+    """The process that drives the run."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "smlt.cli.detached", str(writing)],
+        stdin=subprocess.PIPE,
+        pass_fds=[writing],
+        start_new_session=True,
+    )
+
+
+def _tell(process: subprocess.Popen[bytes], message: DetachedRun) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(wire.pack(message))
 
 
 def _tell_under_way(run: str, pid: int, log: Path, shown: Shown) -> None:

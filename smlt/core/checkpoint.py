@@ -288,7 +288,8 @@ def reopen(store: ObjectStore) -> None:
 
 def prune(store: ObjectStore, own: Attempt, keep: int, passed_over: Container[int] = ()) -> None:
     """Remove all but the last `keep` checkpoints up to the one that was just written, manifest first, so that none is
-    ever half valid; and what rounds before left unfinished. What later rounds write is left alone.
+    ever half valid; and what rounds before left unfinished. What is saved later, by this round or another, is left
+    alone.
 
     Args:
         own: whose manifest was just written.
@@ -303,12 +304,12 @@ def prune(store: ObjectStore, own: Attempt, keep: int, passed_over: Container[in
         return  # a later round has cleared it away
     kept = [step for step in valid if step not in passed_over or step == own.step][-keep:]
     for step, keys in found.items():
-        if step not in kept and not any(_by(key) > own.by for key in keys):
-            doomed = [
-                key for key in keys if step < own.step or key.endswith("/" + layout.MANIFEST) or _by(key) < own.by
-            ]
+        if step == own.step:
+            doomed = [key for key in keys if (-1, -1) < _by(key) < own.by]
+        elif step in kept or any((_by(key), step) > (own.by, own.step) for key in keys):
+            continue
         else:
-            doomed = [key for key in keys if step == own.step and (-1, -1) < _by(key) < own.by]
+            doomed = keys
         for key in sorted(doomed, key=lambda item: not item.endswith("/" + layout.MANIFEST)):
             store.delete(key)
 

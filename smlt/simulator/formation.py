@@ -97,27 +97,33 @@ class Formation:
             sum_up(process)
         self._tell(events.Exchanged(merged))
 
+    def _next(self, process: Process, event: events.Event) -> None:
+        process.command = process.machine.next(event)
+        if self.world.trace is not None:
+            self.world.trace.ranked(process.uuid, process.command)
+
     def _tell(self, event: events.Event) -> None:
         for process in (self.leader, self.second):
-            process.command = process.machine.next(event)
+            self._next(process, event)
 
     def _step(self) -> None:
         if self._is_over:
             return
         pair = (self.leader, self.second)
         for process in pair:
-            process.command = process.machine.next(computed(process))
+            self._next(process, computed(process))
         first, other = self.leader.command, self.second.command
         if isinstance(first, events.Exchange) and isinstance(other, events.Exchange):
-            self.world.invariants.contributed(self.leader, [process.in_hand for process in pair])
-            self._sum_up(merge([first.header, other.header]))
+            headers = [first.header, other.header]
+            self.world.invariants.contributed(self.leader, headers, [process.in_hand for process in pair])
+            self._sum_up(merge(headers))
         self._commit()
 
     def _commit(self) -> None:
         for process in (self.leader, self.second):
             command = process.command
             assert isinstance(command, events.Commit), command
-            process.command = process.machine.next(apply(process, command))
+            self._next(process, apply(process, command))
         self._records.append(self.second.courier.steps[-1])
         self.world.invariants.committed_by_others(len(self.members) - 2)
         self._go_on()
@@ -152,7 +158,7 @@ class Formation:
         if self._is_over:
             return
         for process in (self.leader, self.second):
-            process.command = process.machine.next(evaluation(process))
+            self._next(process, evaluation(process))
         self._go_on()
 
     def _save(self, command: events.Save) -> None:

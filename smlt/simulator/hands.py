@@ -282,8 +282,9 @@ def _summed(me: Process, gathering: Gathering) -> None:
     """All contributions are there: reduce this rank's piece, and publish it."""
     me.is_waiting = False
     if gathering.result is None:
-        me.world.invariants.contributed(me, [value[1] for value in gathering.values])
-        gathering.result = merge([value[0] for value in gathering.values])
+        headers, values = zip(*gathering.values, strict=True)
+        me.world.invariants.contributed(me, headers, values)
+        gathering.result = merge(headers)
     me.later(me.draw(me.world.timing.exchange_s), _reduced, gathering.result)
 
 

@@ -10,6 +10,7 @@ from smlt.core import rank_events as events
 from smlt.core.errors import ChannelError, SmltError, StorageError
 from smlt.core.run_events import Address, Finish
 from smlt.core.sampler import Cursor
+from smlt.core.sync.header import Header
 from smlt.simulator.store import Kept
 
 if TYPE_CHECKING:
@@ -65,8 +66,11 @@ class Invariants:
         if process.has_state and not self._world.scenario.has_private:
             raise Broken(f"{process.uuid} has the state of step {process.step}, and reads a checkpoint")
 
-    def contributed(self, process: Process, values: Sequence[Any]) -> None:
+    def contributed(self, process: Process, headers: Sequence[Header], values: Sequence[Any]) -> None:
         """All contributions to a step are to the same step, from the same SHARED state, which is the right one."""
+        steps = {header.step for header in headers}
+        if len(steps) > 1:
+            raise Broken(f"ranks contribute to different steps: {sorted(steps)}")
         first = values[0]
         if any(value != first for value in values):
             rank = next(rank for rank, value in enumerate(values) if value != first)

@@ -238,13 +238,21 @@ def test_pruning_removes_what_dead_rounds_left_unfinished_and_nothing_of_living_
     store = DictStore()
     save(store, 5, by=(1, 1))
     save(store, 9, by=(1, 2))
-    left = [part_of(3, 0), part_of(8, 1, (1, 1)), part_of(9, 0, (1, 1)), part_of(11, 0, (1, 1))]
+    left = [part_of(3, 0), part_of(8, 1, (1, 1)), part_of(9, 0, (1, 1)), part_of(12, 0, (1, 1))]
     living = [part_of(9, 0, (1, 3)), part_of(11, 0, (1, 2)), part_of(13, 1, (1, 3))]
     for key in left + living:
         store.put(key, b"")
     before = set(store.objects)
     checkpoint.prune(store, Attempt(1, 2, 9), keep=2)
     assert before - set(store.objects) == set(left)
+
+
+def test_pruning_keeps_what_the_same_round_has_saved_since() -> None:
+    store = DictStore()
+    for step in (3, 5, 9):
+        save(store, step)
+    checkpoint.prune(store, Attempt(1, 0, 5), keep=1)
+    assert checkpoint.valid_steps(store) == [5, 9]
 
 
 def test_pruning_never_leaves_half_a_checkpoint_valid() -> None:

@@ -13,7 +13,7 @@ from tests.recovery.courses import Courses, Job
 from tests.recovery.warm import warm_registry
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def courses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Courses]:
     """Runs jobs, and remembers what each of them comes to undisturbed."""
     folder = tmp_path_factory.mktemp("recovery")
@@ -23,7 +23,7 @@ def courses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Courses]:
         yield courses
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def zombies(courses: Courses) -> Courses:
     """The same where no function can be stopped before its run is over."""
     registry = replace(courses.registry, entries=copy.deepcopy(courses.registry.entries))
