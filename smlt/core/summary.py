@@ -7,10 +7,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from smlt.core import strict_json
-from smlt.core.errors import CloudError, ConfigError, JobFailed, NonFiniteLoss, PluginError, SmltError, TaskError
+from smlt.core.errors import (
+    CloudError,
+    ConfigError,
+    JobFailed,
+    NonFiniteLoss,
+    OutOfMemory,
+    PluginError,
+    SmltError,
+    TaskError,
+)
 
 _TOLD_APART: dict[str, type[SmltError]] = {
-    kind.__name__: kind for kind in (ConfigError, PluginError, TaskError, NonFiniteLoss, CloudError)
+    kind.__name__: kind for kind in (ConfigError, PluginError, TaskError, NonFiniteLoss, OutOfMemory, CloudError)
 }
 
 
@@ -29,6 +38,7 @@ class Summary:
         cost_usd: `total` and its items.
         catalog_sha256: digest of the price list that this is by.
         handover_stall_seconds: one figure a hand-over.
+        allocation: of the last generation, with what its workers and their memory have come to.
         weights_sha256: over the raw bytes of all parameters in name order.
         state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.
         error: of a failed run: `kind` (class of the error), `message`, `hint` and `traceback`; else empty.
