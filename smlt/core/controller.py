@@ -352,7 +352,6 @@ class Controller:
         self._allowance.enlarged()
         about = {"from_mib": member.memory_mib, "memory_mib": self.memory.mib, "detail": how}
         yield Record("memory_raised", {**vars(member.address), **about})
-        yield from (_intent(each) for gen in self._generations for each in gen.enlarge(self.memory.mib))
 
     def _lose(self, now: float, member: Member, how: str, *, may_come_again: bool = True) -> Iterator[Command]:
         """A rank is lost: replace it, unless its generation is over anyway.
@@ -440,6 +439,9 @@ class Controller:
         """Launch what was refused or had to wait, and is due."""
         room = self.terms.max_workers - len(self._old) - sum(each.functions for each in self._generations)
         for member in generation.retried(now, room):
+            if member.memory_mib < self.memory.mib:  # what it was to have has not sufficed for another meanwhile
+                member.memory_mib = self.memory.mib
+                yield _intent(member)
             yield Launch(member.address, generation.workers, member.memory_mib)
 
     # Time and money
@@ -608,6 +610,9 @@ class Controller:
     def _kill(self) -> Iterator[Command]:
         if not self._killed:
             self._killed = True
+            if self._ending and not self._ending.at_once:  # whom the platform cannot end hears it
+                self._ending.at_once = True
+                yield StopWorkers()
             yield KillWorkers()
 
     def _finish_if_all_gone(self) -> Iterator[Command]:

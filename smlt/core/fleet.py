@@ -179,13 +179,6 @@ class Generation:
             member.retry_at = now
             self._count(member)
 
-    def enlarge(self, memory_mib: int) -> list[Member]:
-        """Those that are yet to be launched get so much memory; returns them."""
-        waiting = [member for member in self.members if not member.is_gone and member.retry_at is not None]
-        for member in waiting:
-            member.memory_mib = memory_mib
-        return waiting
-
     def hurry(self, now: float) -> None:
         """There may be room now for what was refused: it is tried at once, and has all the time for it."""
         for member in self.members:

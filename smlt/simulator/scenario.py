@@ -40,6 +40,8 @@ PROCESS_FAULTS = (
     "out_of_memory",
 )  # fmt: skip
 """Kinds that strike one process."""
+DRAWN_LAST = ("out_of_memory",)
+"""Kinds that are drawn after all others, so that a seed's other faults are what they were before there were these."""
 WORLD_FAULTS = (
     "retry",
     "never_ready",
@@ -227,10 +229,11 @@ class Scenario:
             scenario = replace(scenario, budget_usd=enough * rng.uniform(0.05, 2.0))
         if "deadline" in kinds and rng.random() < 0.1:
             scenario = replace(scenario, deadline_s=likely_s * rng.uniform(0.5, 1.5))
-        chosen = [kind for kind in kinds if kind in KINDS]
+        chosen = [kind for kind in kinds if kind in KINDS and kind not in DRAWN_LAST]
         count = min(6, int(rng.expovariate(0.5))) if chosen else 0
-        faults = tuple(_drawn(rng, rng.choice(chosen), scenario) for _ in range(count))
-        return replace(scenario, faults=faults)
+        faults = [_drawn(rng, rng.choice(chosen), scenario) for _ in range(count)]
+        faults += [_drawn(rng, kind, scenario) for kind in DRAWN_LAST if kind in kinds and rng.random() < 0.2]
+        return replace(scenario, faults=tuple(faults))
 
     @property
     def least_s(self) -> float:

@@ -108,8 +108,8 @@ def test_whoever_was_refused_and_is_tried_again_has_as_much_and_that_is_on_recor
     assert [(record["rank"], record["memory_mib"]) for record in desk.records("launched")] == [
         (0, 1024),
         (1, 1024),
-        (0, 2048),
         (1, 2048),
+        (0, 2048),
     ]
 
 
