@@ -132,6 +132,9 @@ def _detail(event: RunEvent) -> Iterator[str]:
             yield f"rank {data['rank']} could not be launched: {data['detail']}"
         case "rolled_back":
             yield f"going on at step {data['step']} again"
+        case "rejoined":
+            whose = f"rank {data['rank']} begins anew with the state of rank {data['donor']}"
+            yield f"{whose}, from step {data['step']}: from here on no run is the same bit for bit"
         case "exited":
             yield f"the function of rank {data['rank']} is over" + (f": {data['detail']}" if data["detail"] else "")
 

@@ -68,6 +68,7 @@ def _summary(run: OpenRun, finish: Finish, plan: Plan, events: list[RunEvent]) -
         generations=view.generation,
         handovers=view.handovers,
         replacements=view.replacements,
+        recovered_fast=view.recovered_fast,
         handover_stall_seconds=view.handover_stalls_s,
         allocation={**asdict(plan.allocation), "workers": view.workers_wanted},
         planner=run.spec.planner.name,

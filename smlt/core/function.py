@@ -23,7 +23,7 @@ from smlt.core.courier import Courier
 from smlt.core.errors import AlreadyExists, ChannelError, ProtocolError, SmltError, TaskError
 from smlt.core.job import JobSpec
 from smlt.core.membership import Membership
-from smlt.core.messages import Evaluation, Failure, Left, Ready, Round
+from smlt.core.messages import Evaluation, Failure, Left, Ready, Rejoined, Round
 from smlt.core.output import OutputTee
 from smlt.core.patient_store import PatientStore
 from smlt.core.plugins import Registry, load_registry
@@ -66,6 +66,7 @@ def work(spec: RankSpec) -> None:
                 worker.read_job().job,
                 exchange_every=spec.sync.exchange_every,
                 has_private=spec.sync.has_private,
+                recovers_fast=spec.sync.recovers_fast,
             )
             drive(worker, RankProtocol(spec.rank, rules))
         left = worker.last_word
@@ -275,15 +276,17 @@ class FunctionWorker(Worker):
         state = self._membership.fetch(command.donor, command.cursor.step)
         self._step = command.cursor.step
         training.is_fresh, self._is_between_states = False, True
-        training.stepping.load(state, [], self._spec.world_size)
+        training.stepping.take(state, self._spec.world_size)
         self._join()
         self._is_between_states = False
+        if self._spec.sync.has_private:
+            self._courier.rejoined(Rejoined(command.cursor.step, command.donor))
         return events.Fetched()
 
     def serve(self, command: events.Serve) -> events.Served:
         """Serve the state."""
         self._courier.doing("serving", self._step)
-        state = self._training.stepping.shared_state()
+        state = self._training.stepping.offer()
         self._membership.serve(state, command.cursor.step, command.readers)
         self._join()
         return events.Served()

@@ -28,6 +28,8 @@ class Summary:
         step_seconds_p50: median over all steps.
         cost_usd: `total` and its items.
         catalog_sha256: digest of the price list that this is by.
+        recovered_fast: whether a rank has begun anew by `[sync].recovery = "fast"`: the digests are then not those of
+            the run without the loss.
         handover_stall_seconds: one figure a hand-over.
         weights_sha256: over the raw bytes of all parameters in name order.
         state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.
@@ -48,6 +50,7 @@ class Summary:
     generations: int = 0
     handovers: int = 0
     replacements: int = 0
+    recovered_fast: bool = False
     handover_stall_seconds: tuple[float, ...] = ()
     probes: int = 0
     allocation: dict[str, Any] = field(default_factory=dict)
