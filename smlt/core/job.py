@@ -250,7 +250,7 @@ class SyncSection(Section):
         if self.period % self.fragments:
             raise ValueError(f"period = {self.period} is no multiple of fragments = {self.fragments}")
         if self.recovery == FAST and (self.chosen_mode, self.chosen_codec) == (EVERY_STEP, EXACT):
-            raise ValueError('recovery = "fast" needs mode = "local_sgd" or a lossy codec; nothing is to be lost here')
+            raise ValueError('recovery = "fast" needs mode = "local_sgd" or a lossy codec: elsewhere nothing is lost')
         return self
 
     @model_serializer(mode="wrap")
