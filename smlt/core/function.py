@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smlt._version import __version__
-from smlt.core import checkpoint, layout, restoring, wire
+from smlt.core import best, checkpoint, layout, restoring, wire
 from smlt.core import rank_events as events
 from smlt.core.backend import RankSpec
 from smlt.core.chaos import FaultPoints, once
@@ -374,7 +374,8 @@ class FunctionWorker(Worker):
         """Rank 0 writes the model, unless another process has taken its place and does."""
         if self._spec.rank == 0:
             self._obey()
-            self._write_model(layout.BEST_MODEL)
+            self._write_model(layout.best(command.cursor.step))
+            best.prune(self._store)
         return events.BestKept()
 
     def save(self, command: events.Save) -> events.Saved:

@@ -63,6 +63,10 @@ class BatchPhase(Section):
     size: Whole = Field(ge=1)
 
 
+LOWER_IS_BETTER = ("loss", "error", "perplexity", "mae", "mse")
+"""A metric whose name holds one of these is the better the lower it is, unless the target says otherwise."""
+
+
 class Target(Section):
     """Stop early when a metric is good enough: exactly one of `at_least` and `at_most`."""
 
@@ -111,6 +115,17 @@ class Job(Section):
     keep_best: str | None = Field(
         None, description="a metric; the model of its best evaluation is kept too", examples=["accuracy"]
     )
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether a value of the metric `keep_best` is better than the best one before."""
+        if best is None:
+            return True
+        name = self.keep_best or ""
+        if self.target and self.target.metric == name:
+            lower = self.target.at_most is not None
+        else:
+            lower = any(word in name.lower() for word in LOWER_IS_BETTER)
+        return value < best if lower else value > best
 
     @field_validator("task")
     @classmethod

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smlt.core.errors import ProtocolError
-from smlt.core.job import Job, Target
+from smlt.core.job import Job
 from smlt.core.rank_events import (
     OUTCOME,
     AwaitRound,
@@ -286,20 +286,10 @@ class RankProtocol:
         if target and target.reached(metrics):
             self._goal = "target"
         name = self._rules.job.keep_best
-        if name and name in metrics and self._is_better(metrics[name], target):
+        if name and name in metrics and self._rules.job.is_better(metrics[name], self._best):
             self._best = metrics[name]
             return KeepBest(self._cursor)
         return self._save_or_go_on()
-
-    def _is_better(self, value: float, target: Target | None) -> bool:
-        if self._best is None:
-            return True
-        name = self._rules.job.keep_best or ""
-        if target and target.metric == name:
-            lower = target.at_most is not None
-        else:
-            lower = any(word in name.lower() for word in ("loss", "error", "perplexity", "mae", "mse"))
-        return value < self._best if lower else value > self._best
 
     def _save_or_go_on(self) -> Command:
         here = self._cursor.step

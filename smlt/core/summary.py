@@ -33,6 +33,7 @@ class Summary:
         handover_stall_seconds: one figure a hand-over.
         weights_sha256: over the raw bytes of all parameters in name order.
         state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.
+        best: with `[job].keep_best`, the `step`, `value` and `model_path` of the best evaluation; else empty.
         error: of a failed run: `kind` (class of the error), `message`, `hint` and `traceback`; else empty.
     """
 
@@ -58,6 +59,7 @@ class Summary:
     model_path: str = ""
     weights_sha256: str = ""
     state_sha256: str = ""
+    best: dict[str, Any] = field(default_factory=dict)
     error: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -34,4 +34,5 @@ def test_a_rank_that_nobody_can_stop_comes_back_in_vain(zombies: Courses) -> Non
 
 
 def test_a_slow_rank_changes_no_bit(courses: Courses) -> None:
-    courses.disturbed(DIGITS, "slow:rank=1,step=5,seconds=0.05", "slow:rank=0,step=3,factor=5")
+    summary = courses.disturbed(DIGITS, "slow:rank=1,step=5,seconds=0.05", "slow:rank=0,step=3,factor=5")
+    assert summary.replacements == 0

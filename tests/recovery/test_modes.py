@@ -22,7 +22,8 @@ PERIODS = {"local_sgd": 4, "local_sgd int8": 2}
 @pytest.mark.parametrize("mode", MODES)
 def test_all_go_back_to_the_checkpoint(courses: Courses, mode: str, workers: int) -> None:
     job = Job(workers=workers, steps=24).but({"job.checkpoint_every": "8steps", **MODES[mode]})
-    courses.disturbed(job, "kill:rank=0,step=11,at=computed", f"kill:rank={workers - 1},step=13,at=consumed")
+    summary = courses.disturbed(job, "kill:rank=0,step=11,at=computed", f"kill:rank={workers - 1},step=13,at=consumed")
+    assert summary.replacements == 2
 
 
 @pytest.mark.parametrize("mode", ["int8", "local_sgd"])
