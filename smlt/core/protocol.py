@@ -67,9 +67,9 @@ class Rules:
         digest_every: steps between two comparisons of SHARED state; at exchanges only, and at the first of a round.
         exchange_every: steps from one exchange among the ranks to the next; the last step of a job has one, too.
         has_private: whether ranks have PRIVATE state. A donor cannot give a lost rank's back, so all ranks go back to
-            the newest checkpoint then (`[sync].recovery = "exact"`);
-        recovers_fast: unless who lost it shall do without. All ranks go back to the last exchange then: there their
-            SHARED state is the same, and a donor has what a rank needs to begin with.
+            the newest checkpoint then (`[sync].recovery = "exact"`).
+        recovers_fast: instead of that all go back to the last exchange, where their SHARED state was the same, and who
+            has lost PRIVATE state begins anew with what a donor gives (`"fast"`).
     """
 
     job: Job

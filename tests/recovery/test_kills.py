@@ -18,7 +18,7 @@ OFF_THE_STEPS = ["building", "ready", "meeting", "loading", "evaluating", "savin
 @pytest.mark.parametrize("point", IN_A_STEP)
 def test_killed_within_a_step(courses: Courses, point: str, rank: int) -> None:
     summary = courses.disturbed(DIGITS, f"kill:rank={rank},step=7,at={point}")
-    assert (summary.replacements, summary.generations) == (1, 1)
+    assert (summary.replacements, summary.generations, summary.recovered_fast) == (1, 1, False)
 
 
 OF_TWO = [(point, rank) for point in OFF_THE_STEPS for rank in (0, 1) if (point, rank) != ("saved", 1)]

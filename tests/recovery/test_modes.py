@@ -58,6 +58,14 @@ def test_who_is_lost_begins_anew_and_nobody_goes_back_to_a_checkpoint(
     assert abs(summary.metrics["loss"] - undisturbed.metrics["loss"]) < 0.15  # which holds for no NaN
 
 
+def test_a_donor_is_killed_too_as_it_serves_one_that_begins_anew(courses: Courses) -> None:
+    job = Job(workers=4, steps=12).but({"sync.recovery": "fast", **MODES["local_sgd int8"]})
+    summary = courses.run(job, {"backend.chaos": ["kill:rank=3,step=7", "kill:rank=0,at=serving"]})
+    assert summary.replacements == 2
+    rejoined = [event for event in courses.events(summary.run) if event["kind"] == "rejoined"]
+    assert {(event["rank"], event["donor"], event["step"]) for event in rejoined} == {(0, 1, 6), (3, 1, 6)}
+
+
 def test_a_hand_over_gives_private_state_back_where_a_loss_would_not(courses: Courses) -> None:
     settings = {"sync.recovery": "fast", "job.params.pause_s": 0.05, **MODES["local_sgd int8"]}
     summary = courses.disturbed(Job(steps=120).but(settings), backend__function_time_limit="5s")
