@@ -92,7 +92,7 @@ class RankProtocol:
         self._rules = rules
         self._schedule: Schedule | None = None
         self._cursor = Cursor()
-        self._place = Standing()
+        self._place = Standing()  # where the next round finds this rank
         self._end = 0
         self._save = 0
         self._heard: Header | None = None

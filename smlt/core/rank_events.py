@@ -14,7 +14,7 @@ from smlt.core.sync.header import Header
 
 @dataclass(frozen=True)
 class Standing:
-    """What a rank has when a round opens: the state of its last commit, or none; as `Forget` has left it.
+    """What a rank has when a round opens: the state that `Forget` has left, or none.
 
     Attributes:
         cursor: the next step to compute; None without a state.
@@ -104,7 +104,7 @@ class RoundChanged:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Nothing is left of the step in hand, and of what else was to be given up.
+    """What was to be given up is.
 
     Attributes:
         has_state: whether the state is as `Forget` says; not where a donor's was taken over in part.
