@@ -383,12 +383,12 @@ class FunctionWorker(Worker):
         cursor, stepping = command.cursor, self._training.stepping
         self._courier.doing("saving", cursor.step)
         attempt = checkpoint.Attempt(self._spec.generation, self._opened.number, cursor.step)
-        order = Order(attempt, cursor, command.best, command.goal)
+        order = Order(attempt, cursor, command.best, command.goal, command.last)
         if command.last:
             self._saver.give_up()
-        self._saver.begin(order, stepping.shared_state(), stepping.private_state(), self._obey)
+        self._saver.begin(order, stepping.shared_state(), stepping.private_state(), self._await_parts)
         if command.last:
-            self._saver.finish(self._obey)
+            self._saver.finish(self._await_parts)
         self._timer.restart()
         return events.Saved(time.monotonic())
 
@@ -534,6 +534,14 @@ class FunctionWorker(Worker):
         self._obey()
         if self._courier.orphaned_for_s > LOST_PEER_S:
             raise StopNow("stopped")
+
+    def _await_parts(self) -> None:
+        """While a checkpoint is waited for: another rank's part of it is like anything else that a peer has to give."""
+        if self._saver.awaited >= 0:
+            self._patience("part", self._saver.awaited)
+        else:
+            self._courier.doing("saving", self._step)
+            self._obey()
 
     def _order_of(self, epoch: int) -> Indices:
         if self._order is None or self._order[0] != epoch:
