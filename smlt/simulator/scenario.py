@@ -142,7 +142,7 @@ class Scenario:
         time_limit_s, budget_usd, deadline_s: limits; None for none.
         usd_per_function_s: what a function of the first size costs a second; a larger one costs as much more.
         memory_choices_mib: sizes on offer.
-        exchange_every, has_private: as in `smlt.core.protocol.Rules`.
+        exchange_every, has_private, recovers_fast: as in `smlt.core.protocol.Rules`.
         eval_every, save_every: steps between evaluations and between checkpoints; 0 for by time.
         save_interval_s: the time.
         successor_s: a crashed controller has a successor after so many seconds.
@@ -164,6 +164,7 @@ class Scenario:
     memory_choices_mib: tuple[int, ...] = (MEMORY_MIB, 2 * MEMORY_MIB, 4 * MEMORY_MIB, 10 * MEMORY_MIB)
     exchange_every: int = 1
     has_private: bool = False
+    recovers_fast: bool = False
     eval_every: int = 10
     save_every: int = 0
     save_interval_s: float = 10.0
@@ -232,6 +233,7 @@ class Scenario:
         chosen = [kind for kind in kinds if kind in KINDS and kind not in DRAWN_LAST]
         count = min(6, int(rng.expovariate(0.5))) if chosen else 0
         faults = [_drawn(rng, rng.choice(chosen), scenario) for _ in range(count)]
+        scenario = replace(scenario, recovers_fast=private and rng.random() < 0.5)
         faults += [_drawn(rng, kind, scenario) for kind in DRAWN_LAST if kind in kinds and rng.random() < 0.2]
         return replace(scenario, faults=tuple(faults))
 
