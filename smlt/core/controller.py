@@ -215,7 +215,7 @@ class Controller:
     def _follow(self, now: float) -> Iterator[Command]:
         """The next generation takes the place of the current one."""
         self._old |= {member.address: now for member in self._current.here}
-        self._wished = ""
+        self._wished, self._overlaps = "", True
         if self._next is None:
             yield from self._launch_current(now)
             return
@@ -388,8 +388,13 @@ class Controller:
             yield from self._do_without_next(how)
         elif self._allowance.can_pay(1):
             yield from self._launch([generation.relaunched(address.rank, now, self.memory.mib)], generation.workers)
-        elif is_current:
-            yield from self._stop_at_once(now, Ending("stopped", "budget"))
+        else:
+            yield from self._do_without_money(now, generation)
+
+    def _do_without_money(self, now: float, generation: Generation) -> Iterator[Command]:
+        """A rank of a generation cannot be launched, and nobody trains without it."""
+        if generation is self._current:
+            yield from self._stop_at_once(now, self._ending or Ending("stopped", "budget"))
         else:
             yield from self._do_without_next("the budget does not allow another function")
 
@@ -438,7 +443,15 @@ class Controller:
     def _retry(self, generation: Generation, now: float) -> Iterator[Command]:
         """Launch what was refused or had to wait, and is due."""
         room = self.terms.max_workers - len(self._old) - sum(each.functions for each in self._generations)
-        for member in generation.retried(now, room):
+        due = generation.due(now, room)
+        if not due or (self._ending and self._ending.at_once):
+            return
+        if not self._allowance.can_pay(len(due)):
+            yield from self._do_without_money(now, generation)
+            return
+        generation.retried(due, now)
+        self._allowance.launched(len(due))
+        for member in due:
             if member.memory_mib < self.memory.mib:  # what it was to have has not sufficed for another meanwhile
                 member.memory_mib = self.memory.mib
                 yield _intent(member)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,13 +186,16 @@ class Generation:
             if member.retry_at is not None:
                 member.refused_at, member.retry_at = now, now
 
-    def retried(self, now: float, room: int) -> list[Member]:
-        """Those that are launched now, or once more: due, and no more than there is room for."""
+    def due(self, now: float, room: int) -> list[Member]:
+        """Those whose launch, or another try at it, is due, and no more than there is room for."""
         due = [each for each in self.members if not each.is_gone and each.retry_at is not None and now >= each.retry_at]
-        for member in due[: max(0, room)]:
+        return due[: max(0, room)]
+
+    def retried(self, members: Sequence[Member], now: float) -> None:
+        """They are launched now."""
+        for member in members:
             member.launched_at, member.retry_at = now, None
             self._count(member)
-        return due[: max(0, room)]
 
     def relaunched(self, rank: int, now: float, memory_mib: int) -> Member:
         """The next incarnation of a rank, in the place of the one before."""

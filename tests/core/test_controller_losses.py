@@ -317,6 +317,16 @@ def test_a_launch_that_is_refused_for_too_long_fails_the_run_which_does_not_wait
     assert failure.message == "rank 1 could not be launched: quota exceeded"
 
 
+def test_a_launch_that_was_refused_is_not_tried_again_without_the_money_for_it() -> None:
+    desk = Desk(budget_usd=2.0)
+    desk.worker_usd = 0.5
+    desk.start()
+    desk.ready(0)
+    assert desk.refused(1) == []
+    assert desk.live(1.0, usd=1.6) == [StopWorkers()]
+    assert desk.exited(0) == [Finish("stopped", "budget")]
+
+
 def test_a_start_counts_from_the_launch_that_was_not_refused() -> None:
     desk = Desk(start_deadline_s=60.0)
     desk.start()
