@@ -21,6 +21,7 @@ from smlt.cli import (
     config,
     init,
     logs,
+    plan,
     prices,
     resume,
     runs,
@@ -40,6 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("init")(init.init)
+app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("status")(status.status)
