@@ -73,5 +73,12 @@ def closing_rows(summary: Summary, view: RunView) -> list[list[str]]:
         ["time", time_text(summary.wall_seconds, view.deadline_s)],
         ["cost", cost_explained(view, summary.cost_usd.get("total", 0.0))],
         ["model", summary.model_path],
+        ["best model", _best_model(summary)],
     ]
     return [row for row in rows if row[1]]
+
+
+def _best_model(summary: Summary) -> str:
+    """Where it is, and what made it the best one."""
+    best = summary.best
+    return f"{best['model_path']} ({best['value']:.4g} after step {best['step']})" if best else ""

@@ -132,6 +132,9 @@ def _detail(event: RunEvent) -> Iterator[str]:
             yield f"rank {data['rank']} could not be launched: {data['detail']}"
         case "rolled_back":
             yield f"going on at step {data['step']} again"
+        case "rejoined":
+            whose = f"rank {data['rank']} begins anew at step {data['step']} with the state of rank {data['donor']}"
+            yield f"{whose}, for its own is lost: the run's bits are from here on others than without the loss"
         case "exited":
             yield f"the function of rank {data['rank']} is over" + (f": {data['detail']}" if data["detail"] else "")
 

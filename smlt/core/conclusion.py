@@ -9,7 +9,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from smlt.core import layout
+from smlt.core import best, layout
 from smlt.core.ledger import Ledger
 from smlt.core.planner import Plan
 from smlt.core.planning import planner_name
@@ -30,8 +30,10 @@ def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledg
     log.flush()
     events = [event for _, event in read_events(run.store)]
     run.store.put(layout.EVENTS, "".join(event.to_json() + "\n" for event in events).encode())
+    found = best.publish(run.store, run.spec.job, events)
     summary = replace(
         _summary(run, finish, plan, events),
+        best={**found, "model_path": _path_of(run.backend.object_store(run.place), layout.BEST_MODEL)} if found else {},
         cost_usd=cost,
         wall_seconds=_earlier_s(events) + wall_s,
         catalog_sha256=ledger.catalog.sha256,
@@ -69,6 +71,7 @@ def _summary(run: OpenRun, finish: Finish, plan: Plan, events: list[RunEvent]) -
         generations=view.generation,
         handovers=view.handovers,
         replacements=view.replacements,
+        recovered_fast=view.recovered_fast,
         handover_stall_seconds=view.handover_stalls_s,
         allocation={**asdict(plan.allocation), "workers": view.workers_wanted},
         planner=planner_name(run.spec, run.backend),

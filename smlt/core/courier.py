@@ -16,7 +16,7 @@ from smlt.core import layout, wire
 from smlt.core.backend import RankSpec
 from smlt.core.errors import NotFound, ProtocolError, StorageError
 from smlt.core.lease import hard_grace_s
-from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, StepRecord
+from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, Rejoined, StepRecord
 from smlt.core.patient_store import PATIENCE_S, PatientStore
 from smlt.core.storage import ObjectStore
 
@@ -36,13 +36,12 @@ class _Outbox:
     steps: list[StepRecord] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     checkpoints: list[CheckpointDone] = field(default_factory=list)
+    rejoined: list[Rejoined] = field(default_factory=list)
     failure: Failure | None = None
     left: Left | None = None
 
     def is_empty(self) -> bool:
-        return not any(
-            (self.ready, self.output, self.steps, self.evaluations, self.checkpoints, self.failure, self.left)
-        )
+        return not any(vars(self).values())
 
 
 class _Reach:
@@ -186,6 +185,11 @@ class Courier:
         with self._lock:
             self._outbox.checkpoints.append(done)
 
+    def rejoined(self, rejoined: Rejoined) -> None:
+        """This rank has begun anew."""
+        with self._lock:
+            self._outbox.rejoined.append(rejoined)
+
     def tell(self) -> None:
         """Send now what has gathered; returns once it is where the controller finds it.
 
@@ -273,6 +277,7 @@ class Courier:
                 steps=tuple(outbox.steps),
                 evaluations=tuple(outbox.evaluations),
                 checkpoints=tuple(outbox.checkpoints),
+                rejoined=tuple(outbox.rejoined),
                 failure=outbox.failure,
                 left=outbox.left,
             )

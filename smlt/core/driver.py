@@ -25,6 +25,7 @@ from smlt.core.planner import Plan
 from smlt.core.runlog import RunLog
 from smlt.core.runs import OpenRun
 from smlt.core.storage import ChannelSpec
+from smlt.core.sync.names import FAST
 
 FLUSH_S = 1.0
 """The run log is written so often."""
@@ -95,6 +96,7 @@ class Driver:
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
         self._began = self._flushed_at = self._ticked_at = time.monotonic()
         self._known = self._setbacks = 0
+        self._goes_back = 2 * allocation.sync.exchange_every if allocation.sync.recovers_fast else 0
         self._told_until = 0.0
         self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
@@ -184,7 +186,8 @@ class Driver:
                 self._log.append(kind, data)
                 if kind == "steps":
                     self._known = data["items"][-1]["step"] + 1
-                self._setbacks += kind == "rolled_back"
+                is_to_checkpoint = kind == "rolled_back" and self._known - data["step"] >= self._goes_back
+                self._setbacks += is_to_checkpoint  # to an exchange costs as much, however old the checkpoint is
             case run_events.Launch():
                 self._launch(command)
             case run_events.OpenRound(round=opened):
@@ -292,6 +295,8 @@ class Driver:
         steps = tuple(record for record in mail.steps if record.ended > self._told_until)
         if steps:
             yield run_events.StepsDone(address, steps)
+        for rejoined in mail.rejoined:
+            self._log.append("rejoined", {**vars(address), **vars(rejoined), "recovery": FAST})
         for evaluation in mail.evaluations:
             yield run_events.EvaluationDone(evaluation)
         for done in mail.checkpoints:

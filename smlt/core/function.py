@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smlt._version import __version__
-from smlt.core import checkpoint, layout, restoring, wire
+from smlt.core import best, checkpoint, layout, restoring, wire
 from smlt.core import rank_events as events
 from smlt.core.backend import RankSpec
 from smlt.core.chaos import FaultPoints, once
@@ -23,7 +23,7 @@ from smlt.core.courier import Courier
 from smlt.core.errors import AlreadyExists, ChannelError, ProtocolError, SmltError, TaskError
 from smlt.core.job import JobSpec
 from smlt.core.membership import Membership
-from smlt.core.messages import Evaluation, Failure, Left, Ready, Round
+from smlt.core.messages import Evaluation, Failure, Left, Ready, Rejoined, Round
 from smlt.core.output import OutputTee
 from smlt.core.patient_store import PatientStore
 from smlt.core.plugins import Registry, load_registry
@@ -66,6 +66,7 @@ def work(spec: RankSpec) -> None:
                 worker.read_job().job,
                 exchange_every=spec.sync.exchange_every,
                 has_private=spec.sync.has_private,
+                recovers_fast=spec.sync.recovers_fast,
             )
             drive(worker, RankProtocol(spec.rank, rules))
         left = worker.last_word
@@ -275,15 +276,17 @@ class FunctionWorker(Worker):
         state = self._membership.fetch(command.donor, command.cursor.step)
         self._step = command.cursor.step
         training.is_fresh, self._is_between_states = False, True
-        training.stepping.load(state, [], self._spec.world_size)
+        training.stepping.take(state, self._spec.world_size)
         self._join()
         self._is_between_states = False
+        if self._spec.sync.has_private:
+            self._courier.rejoined(Rejoined(command.cursor.step, command.donor))
         return events.Fetched()
 
     def serve(self, command: events.Serve) -> events.Served:
         """Serve the state."""
         self._courier.doing("serving", self._step)
-        state = self._training.stepping.shared_state()
+        state = self._training.stepping.offer()
         self._membership.serve(state, command.cursor.step, command.readers)
         self._join()
         return events.Served()
@@ -371,7 +374,8 @@ class FunctionWorker(Worker):
         """Rank 0 writes the model, unless another process has taken its place and does."""
         if self._spec.rank == 0:
             self._obey()
-            self._write_model(layout.BEST_MODEL)
+            self._write_model(layout.best(command.cursor.step))
+            best.prune(self._store)
         return events.BestKept()
 
     def save(self, command: events.Save) -> events.Saved:
@@ -379,12 +383,12 @@ class FunctionWorker(Worker):
         cursor, stepping = command.cursor, self._training.stepping
         self._courier.doing("saving", cursor.step)
         attempt = checkpoint.Attempt(self._spec.generation, self._opened.number, cursor.step)
-        order = Order(attempt, cursor, command.best, command.goal)
+        order = Order(attempt, cursor, command.best, command.goal, command.last)
         if command.last:
             self._saver.give_up()
-        self._saver.begin(order, stepping.shared_state(), stepping.private_state(), self._obey)
+        self._saver.begin(order, stepping.shared_state(), stepping.private_state(), self._await_parts)
         if command.last:
-            self._saver.finish(self._obey)
+            self._saver.finish(self._await_parts)
         self._timer.restart()
         return events.Saved(time.monotonic())
 
@@ -530,6 +534,14 @@ class FunctionWorker(Worker):
         self._obey()
         if self._courier.orphaned_for_s > LOST_PEER_S:
             raise StopNow("stopped")
+
+    def _await_parts(self) -> None:
+        """While a checkpoint is waited for: another rank's part of it is like anything else that a peer has to give."""
+        if self._saver.awaited >= 0:
+            self._patience("part", self._saver.awaited)
+        else:
+            self._courier.doing("saving", self._step)
+            self._obey()
 
     def _order_of(self, epoch: int) -> Indices:
         if self._order is None or self._order[0] != epoch:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from smlt.core.sync.names import EVERY_STEP, EXACT, LOCAL_SGD, CodecName, Mode
+from smlt.core.sync.names import EVERY_STEP, EXACT, FAST, LOCAL_SGD, CodecName, Mode, Recovery
 from smlt.core.units import Every, parse_duration_s, parse_every, parse_memory_mib, parse_usd, with_unit
 
 Whole = Annotated[int, Strict()]
@@ -61,6 +61,10 @@ class BatchPhase(Section):
 
     from_epoch: Whole = Field(ge=0)
     size: Whole = Field(ge=1)
+
+
+LOWER_IS_BETTER = ("loss", "error", "perplexity", "mae", "mse")
+"""A metric whose name holds one of these is the better the lower it is, unless the target says otherwise."""
 
 
 class Target(Section):
@@ -111,6 +115,17 @@ class Job(Section):
     keep_best: str | None = Field(
         None, description="a metric; the model of its best evaluation is kept too", examples=["accuracy"]
     )
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether a value of the metric `keep_best` is better than the best one before."""
+        if best is None:
+            return True
+        name = self.keep_best or ""
+        if self.target and self.target.metric == name:
+            lower = self.target.at_most is not None
+        else:
+            lower = any(word in name.lower() for word in LOWER_IS_BETTER)
+        return value < best if lower else value > best
 
     @field_validator("task")
     @classmethod
@@ -236,6 +251,11 @@ class SyncSection(Section):
     fragments: Whole = Field(1, ge=1, description="of local_sgd: parts of the weights that are averaged in turn")
     outer_learning_rate: Number = Field(0.7, gt=0, description="of local_sgd: how far the average is followed")
     outer_momentum: Number = Field(0.9, ge=0, lt=1, description="of local_sgd: Nesterov momentum of the averages")
+    recovery: Recovery = Field(
+        "exact",
+        description="of local_sgd and lossy codecs, when a worker is lost: exact goes back to a checkpoint, and no bit "
+        "changes; fast begins that worker anew where all exchanged last",
+    )
 
     @model_validator(mode="after")
     def _fits_its_mode(self) -> SyncSection:
@@ -244,6 +264,8 @@ class SyncSection(Section):
             raise ValueError(f'{", ".join(local)} need mode = "{LOCAL_SGD}", which is not set')
         if self.period % self.fragments:
             raise ValueError(f"period = {self.period} is no multiple of fragments = {self.fragments}")
+        if self.recovery == FAST and (self.chosen_mode, self.chosen_codec) == (EVERY_STEP, EXACT):
+            raise ValueError('recovery = "fast" needs mode = "local_sgd" or a lossy codec: elsewhere nothing is lost')
         return self
 
     @model_serializer(mode="wrap")

@@ -8,6 +8,7 @@ CODE = "code.zip"
 PREPARED = "data/prepared.safetensors"
 MODEL = "model.safetensors"
 BEST_MODEL = "best.safetensors"
+BEST = "best/"
 SUMMARY = "summary.json"
 EVENTS = "events.jsonl"
 LOG = "log/"
@@ -57,9 +58,14 @@ def manifest(step: int) -> str:
     return checkpoint(step) + MANIFEST
 
 
+def best(step: int) -> str:
+    """The model after `step` steps, if it was the best one so far."""
+    return f"{BEST}{step:09d}.safetensors"
+
+
 def step_of(key: str) -> int:
-    """The step of the checkpoint to which an object belongs."""
-    return int(key.split("/")[1])
+    """The step of the checkpoint to which an object belongs, or of a best model."""
+    return int(key.split("/")[1].partition(".")[0])
 
 
 def attempt(step: int, generation: int, round_number: int) -> str:

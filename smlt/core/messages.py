@@ -76,6 +76,14 @@ class CheckpointDone:
 
 
 @dataclass(frozen=True)
+class Rejoined:
+    """A rank has begun anew at the exchange before `step`, with what `donor` gave and no PRIVATE state of its own."""
+
+    step: int
+    donor: int
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why a rank failed. `kind` is the error's class name; `traceback` is for the log."""
 
@@ -125,6 +133,7 @@ class Mail:
     steps: tuple[StepRecord, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     checkpoints: tuple[CheckpointDone, ...] = ()
+    rejoined: tuple[Rejoined, ...] = ()
     failure: Failure | None = None
     left: Left | None = None
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from smlt.core.errors import ConfigError
 from smlt.core.forecast import Assumption, Forecast, Nearest, Objective
 from smlt.core.scene import Scene
-from smlt.core.sync.names import EVERY_STEP, EXACT, LOCAL_SGD
+from smlt.core.sync.names import EVERY_STEP, EXACT, FAST, LOCAL_SGD
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Sync:
         period: of local SGD: every weight is synchronised once in so many steps.
         fragments: of local SGD: parts of the weights that are synchronised in turn.
         outer_learning_rate, outer_momentum: of local SGD's outer step.
+        recovery: of PRIVATE state, one of `smlt.core.sync.names.Recovery`.
 
     Raises:
         ConfigError: the period is no multiple of the fragments, or one of them is less than 1.
@@ -35,6 +36,7 @@ class Sync:
     fragments: int = 1
     outer_learning_rate: float = 0.7
     outer_momentum: float = 0.9
+    recovery: str = "exact"
 
     def __post_init__(self) -> None:
         if min(self.period, self.fragments) < 1 or self.period % self.fragments:
@@ -47,6 +49,11 @@ class Sync:
     def has_private(self) -> bool:
         """Whether ranks have state of their own: what a lossy codec has lost, or an inner optimizer."""
         return self.mode == "local_sgd" or self.codec != "fp32"
+
+    @property
+    def recovers_fast(self) -> bool:
+        """Whether a rank that has lost such state begins anew at the last exchange, and the others keep theirs."""
+        return self.has_private and self.recovery == FAST
 
     @property
     def exchange_every(self) -> int:

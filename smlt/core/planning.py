@@ -165,7 +165,7 @@ def _sync(spec: JobSpec, channel: str) -> Sync:
     """What the job asks for."""
     section = spec.sync
     if section.chosen_mode != LOCAL_SGD:
-        return Sync(codec=section.chosen_codec, channel=channel)
+        return Sync(codec=section.chosen_codec, channel=channel, recovery=section.recovery)
     if spec.job.steps is not None and section.period > spec.job.steps:
         raise ConfigError(
             f"[sync].period = {section.period}, but the job ends after [job].steps = {spec.job.steps}",
@@ -179,4 +179,5 @@ def _sync(spec: JobSpec, channel: str) -> Sync:
         fragments=section.fragments,
         outer_learning_rate=section.outer_learning_rate,
         outer_momentum=section.outer_momentum,
+        recovery=section.recovery,
     )

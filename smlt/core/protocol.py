@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smlt.core.errors import ProtocolError
-from smlt.core.job import Job, Target
+from smlt.core.job import Job
 from smlt.core.rank_events import (
     OUTCOME,
     AwaitRound,
@@ -68,12 +68,15 @@ class Rules:
         exchange_every: steps from one exchange among the ranks to the next; the last step of a job has one, too.
         has_private: whether ranks have PRIVATE state. A donor cannot give a lost rank's back, so all ranks go back to
             the newest checkpoint then (`[sync].recovery = "exact"`).
+        recovers_fast: instead of that all go back to the last exchange, where their SHARED state was the same, and who
+            has lost PRIVATE state begins anew with what a donor gives (`"fast"`).
     """
 
     job: Job
     digest_every: int = 50
     exchange_every: int = 1
     has_private: bool = False
+    recovers_fast: bool = False
 
 
 class RankProtocol:
@@ -89,7 +92,7 @@ class RankProtocol:
         self._rules = rules
         self._schedule: Schedule | None = None
         self._cursor = Cursor()
-        self._has_state = False
+        self._place = Standing()  # where the next round finds this rank
         self._end = 0
         self._save = 0
         self._heard: Header | None = None
@@ -99,9 +102,7 @@ class RankProtocol:
         self._save_interval_s = 0.0
         self._saved_step = -1
         self._best: float | None = None
-        self._best_before: float | None = None
         self._goal = ""
-        self._goal_before = ""
         self._is_first_exchange = True
         self._last: type[Command] | None = None
 
@@ -139,7 +140,7 @@ class RankProtocol:
                 self._schedule = schedule
                 return AwaitRound()
             case RoundOpened():
-                return Meet(self._standing)
+                return Meet(self._place)
             case Met(standings=standings):
                 return self._after_meeting(standings)
             case Restored():
@@ -155,7 +156,7 @@ class RankProtocol:
             case RoundChanged():
                 return Forget()
             case Forgotten(has_state=has_state):
-                self._has_state = self._has_state and has_state
+                self._place = self._place if has_state else Standing()
                 return AwaitRound()
             case Computed():
                 return self._after_computing(event)
@@ -176,22 +177,14 @@ class RankProtocol:
 
     # A round begins
 
-    @property
-    def _standing(self) -> Standing:
-        if not self._has_state:
-            return Standing()
-        return Standing(self._cursor, self._best_before, self._end, self._save, self._goal_before)
-
     def _stand(self, standing: Standing | None) -> None:
         """Be where `standing` is, its last commit just made."""
         if standing is None or standing.cursor is None:
             raise ProtocolError(f"rank {self._rank} cannot stand where there is no state")
         self._save_is_due = self._save_is_due and standing.cursor == self._cursor
-        self._has_state = True
-        self._cursor = standing.cursor
-        self._best = self._best_before = standing.best
+        self._place, self._cursor = standing, standing.cursor
+        self._best, self._goal = standing.best, standing.goal
         self._end, self._save = standing.end, standing.save
-        self._goal = self._goal_before = standing.goal
         self._saved_step = -1
         self._is_first_exchange = True
         self._heard = None
@@ -202,8 +195,9 @@ class RankProtocol:
         donor = steps.index(max(steps))
         needy = tuple(rank for rank, step in enumerate(steps) if step != steps[donor])
         offered = standings[donor]
-        if offered.cursor is None or (needy and self._rules.has_private):
-            self._has_state = False
+        is_lost = needy and self._rules.has_private and not self._rules.recovers_fast
+        if offered.cursor is None or is_lost:
+            self._place = Standing()
             return Restore()
         if self._rank in needy:
             self._offered = offered  # what is here is kept until that has come: the donor may be lost, too
@@ -274,8 +268,11 @@ class RankProtocol:
         self._save_is_due = not self._exchanges and (self._save_is_due or self._becomes_due(following, now))
         if self._heard:
             self._end, self._save = self._heard.end, self._heard.save
-            self._heard, self._is_first_exchange = None, False
-        self._cursor, self._best_before, self._goal_before = following, self._best, ""
+            self._is_first_exchange = False
+        self._cursor = following
+        if self._heard or not self._rules.recovers_fast:
+            self._place = Standing(following, self._best, self._end, self._save)
+        self._heard = None
         return self._evaluate_or_save()
 
     def _evaluate_or_save(self) -> Command:
@@ -289,20 +286,10 @@ class RankProtocol:
         if target and target.reached(metrics):
             self._goal = "target"
         name = self._rules.job.keep_best
-        if name and name in metrics and self._is_better(metrics[name], target):
+        if name and name in metrics and self._rules.job.is_better(metrics[name], self._best):
             self._best = metrics[name]
             return KeepBest(self._cursor)
         return self._save_or_go_on()
-
-    def _is_better(self, value: float, target: Target | None) -> bool:
-        if self._best is None:
-            return True
-        name = self._rules.job.keep_best or ""
-        if target and target.metric == name:
-            lower = target.at_most is not None
-        else:
-            lower = any(word in name.lower() for word in ("loss", "error", "perplexity", "mae", "mse"))
-        return value < self._best if lower else value > self._best
 
     def _save_or_go_on(self) -> Command:
         here = self._cursor.step

@@ -14,7 +14,7 @@ from smlt.core.sync.header import Header
 
 @dataclass(frozen=True)
 class Standing:
-    """What a rank has when a round opens: the state of its last commit, or none.
+    """What a rank has when a round opens: the state that `Forget` has left, or none.
 
     Attributes:
         cursor: the next step to compute; None without a state.
@@ -104,10 +104,10 @@ class RoundChanged:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Nothing is left of the step in hand.
+    """What was to be given up is.
 
     Attributes:
-        has_state: whether the state is that of the last commit; not where a donor's was taken over in part.
+        has_state: whether the state is as `Forget` says; not where a donor's was taken over in part.
     """
 
     has_state: bool = True
@@ -224,7 +224,7 @@ class Restore:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Take over the SHARED state at the cursor, which `donor` serves."""
+    """Take over the SHARED state at the cursor, which `donor` serves; of PRIVATE state there is none then."""
 
     cursor: Cursor
     donor: int
@@ -245,7 +245,10 @@ class Stay:
 
 @dataclass(frozen=True)
 class Forget:
-    """Give up the step in hand: go back to the last commit, and leave the round."""
+    """Give up the step in hand: go back to the last commit, and leave the round.
+
+    With `Rules.recovers_fast`, to the last one that ended an exchange.
+    """
 
 
 @dataclass(frozen=True)

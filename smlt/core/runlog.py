@@ -18,7 +18,7 @@ class RunEvent:
     Attributes:
         time: seconds since the Unix epoch, by the controller's clock.
         kind: one of `created, planned, state, launched, launch_failed, ready, round_opened, steps, rolled_back,
-            evaluated, checkpointed, output, exited, lost, stalled, scale, order, hand_over, hand_over_failed,
+            evaluated, checkpointed, rejoined, output, exited, lost, stalled, scale, order, hand_over, hand_over_failed,
             handed_over, wish, spent, failed, finished`.
         data: plain data; which keys a kind has is said where `RunView` reads them.
     """
@@ -110,6 +110,7 @@ class RunView:
         handovers, handover_stalls_s: how often one generation took over from another, and how long each time nothing
             was computed.
         replacements: how often a rank was launched again.
+        recovered_fast: whether a rank has begun anew without what was its own.
         workers_up, workers_wanted: functions that are ready, and the allocation.
         started, ended: Unix times; 0 where not yet.
         deadline_s, budget_usd: the limits, if any.
@@ -136,6 +137,7 @@ class RunView:
     handovers: int = 0
     handover_stalls_s: tuple[float, ...] = ()
     replacements: int = 0
+    recovered_fast: bool = False
     workers_up: int = 0
     workers_wanted: int = 0
     started: float = 0.0
@@ -192,6 +194,10 @@ def _handed_over(view: RunView, event: RunEvent) -> RunView:
 
 def _rolled_back(view: RunView, event: RunEvent) -> RunView:
     return replace(view, step=event.data["step"])
+
+
+def _rejoined(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, recovered_fast=True)
 
 
 def _round_opened(view: RunView, event: RunEvent) -> RunView:
@@ -267,6 +273,7 @@ _FOLDS: dict[str, Callable[[RunView, RunEvent], RunView]] = {
     "round_opened": _round_opened,
     "handed_over": _handed_over,
     "rolled_back": _rolled_back,
+    "rejoined": _rejoined,
     "adopted": _adopted,
     "scale": _scale,
     "steps": _steps,

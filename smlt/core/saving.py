@@ -7,6 +7,7 @@ the manifest and clears old checkpoints away. Nothing here touches the channel.
 from __future__ import annotations
 
 import copy
+import math
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -26,7 +27,10 @@ KEEP = 2
 """Checkpoints that are kept: the newest, and the one before for when that turns out to be damaged."""
 
 LEAST_COLLECT_S = 30.0
-"""Rank 0 waits so long, or twice as long as its own parts took, for what others write; then it gives this one up."""
+"""Rank 0 waits so long, or twice as long as its own parts took, for what others write; then it gives this one up.
+
+The last one of a generation it does not give up: the controller finds out who does not come to an end.
+"""
 
 LOOK_S, LONGEST_LOOK_S = 0.01, 1.0
 """Between two looks for what another rank has written: half as long again each time, up to the longest."""
@@ -45,12 +49,14 @@ class Order:
     Attributes:
         attempt: where to.
         cursor, best, goal: as in `smlt.core.checkpoint.Manifest`.
+        last: whether nothing comes after it in this generation.
     """
 
     attempt: Attempt
     cursor: Cursor
     best: float | None = None
     goal: str = ""
+    last: bool = False
 
 
 @dataclass
@@ -69,11 +75,13 @@ class _Save:
     Attributes:
         is_over: nothing more will come of it; the copy's memory is free.
         given_up: nothing shall come of it.
+        awaited: the rank whose part is waited for; -1 for none.
         error: why nothing came of it.
     """
 
     def __init__(self) -> None:
         self.is_over, self.given_up = threading.Event(), threading.Event()
+        self.awaited = -1
         self.error: Exception | None = None
         self.thread: threading.Thread
 
@@ -124,6 +132,11 @@ class Saver:
     def is_busy(self) -> bool:
         """Whether a checkpoint is on its way."""
         return self._save is not None and not self._save.is_over.is_set()
+
+    @property
+    def awaited(self) -> int:
+        """The rank whose part is waited for, on rank 0; -1 for none."""
+        return -1 if self._save is None else self._save.awaited
 
     @property
     def was_given_up(self) -> bool:
@@ -234,7 +247,8 @@ class Saver:
             self.store.put(layout.written(attempt.folder, rank), wire.pack(own))
             self.reach("manifest", attempt.step)
             return None
-        all_written = [own, *self._collected(save, attempt, max(LEAST_COLLECT_S, 2 * upload_s))]
+        limit_s = math.inf if order.last else max(LEAST_COLLECT_S, 2 * upload_s)
+        all_written = [own, *self._collected(save, attempt, limit_s)]
         self.reach("manifest", attempt.step)
         self._check(save)
         return _manifest_of(order, all_written, copied.extra)
@@ -245,7 +259,7 @@ class Saver:
         found: list[Written] = []
         look_s = LOOK_S
         while len(found) < self.world_size - 1:
-            rank = len(found) + 1
+            rank = save.awaited = len(found) + 1
             try:
                 found.append(wire.unpack(self.store.get(layout.written(attempt.folder, rank)), Written))
             except (NotFound, ProtocolError):  # not there yet, or an answer that broke off
@@ -254,6 +268,7 @@ class Saver:
                     raise ProtocolError(f"rank {rank} did not write its part in {limit_s:.0f} s") from None
                 save.given_up.wait(look_s)
                 look_s = min(LONGEST_LOOK_S, 1.5 * look_s)
+        save.awaited = -1
         return found
 
     def _check(self, save: _Save) -> None:

@@ -28,9 +28,12 @@ class Summary:
         step_seconds_p50: median over all steps.
         cost_usd: `total` and its items.
         catalog_sha256: digest of the price list that this is by.
+        recovered_fast: whether a rank has begun anew by `[sync].recovery = "fast"`: the digests are then not those of
+            the run without the loss.
         handover_stall_seconds: one figure a hand-over.
         weights_sha256: over the raw bytes of all parameters in name order.
         state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.
+        best: with `[job].keep_best`, the `step`, `value` and `model_path` of the best evaluation; else empty.
         error: of a failed run: `kind` (class of the error), `message`, `hint` and `traceback`; else empty.
     """
 
@@ -48,6 +51,7 @@ class Summary:
     generations: int = 0
     handovers: int = 0
     replacements: int = 0
+    recovered_fast: bool = False
     handover_stall_seconds: tuple[float, ...] = ()
     probes: int = 0
     allocation: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +59,7 @@ class Summary:
     model_path: str = ""
     weights_sha256: str = ""
     state_sha256: str = ""
+    best: dict[str, Any] = field(default_factory=dict)
     error: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -20,6 +20,9 @@ BUILDING = 6.0
 PATIENCE = 5.0
 """A phase may take so many times as long as it is known to take."""
 
+SAVING = 3.0
+"""The least time for saving, of which it is known how long it takes, is so many times that of a step: stores vary."""
+
 EVERYBODY = -1
 """In the place of a rank where all wait for each other."""
 
@@ -145,6 +148,8 @@ class Watch:
             case "evaluating":
                 expected_s = step_s * self._eval_examples / max(1, self._examples)
                 return self._slow_limit(max(expected_s, self._evaluation_s))
+            case "saving" if self._saving_s:
+                return max(SAVING * self.terms.stuck_s, PATIENCE * self._saving_s)
             case "saving" | "loading" | "serving" | "leaving":
                 return self._slow_limit(self._saving_s)
             case "waiting":

@@ -90,7 +90,7 @@ class Formation:
             process.machine = as_rank(second.machine, process.rank)
             process.command = second.command
             process.state, process.private, process.is_fresh = second.state, second.private, second.is_fresh
-            process.in_hand, process.step_began_s = None, second.step_began_s
+            process.in_hand, process.exchanged, process.step_began_s = None, second.exchanged, second.step_began_s
 
     def _sum_up(self, merged: Header) -> None:
         for process in (self.leader, self.second):

@@ -151,7 +151,7 @@ def _read(me: Process, key: str, number: int) -> None:
         seconds = world.store.request_s() + me.draw(world.timing.load_s)
         _request(me, seconds, _look_at, key, number)
         return
-    me.state, me.private, me.step = world.expected[0], 0, 0
+    me.state, me.private, me.step = me.exchanged = world.expected[0], 0, 0
     if me.rank == 0:
         me.saver.passed_over = frozenset(world.store.checkpoints)
     me.advance(events.Restored(Cursor()))
@@ -174,7 +174,7 @@ def _look_at(me: Process, key: str, number: int) -> None:
 
 def _take_over(me: Process, kept: Kept) -> None:
     me.is_fresh = False
-    me.state, me.private, me.step = kept.state, kept.cursor.step, kept.cursor.step
+    me.state, me.private, me.step = me.exchanged = kept.state, kept.cursor.step, kept.cursor.step
     if me.rank == 0:
         me.saver.passed_over = frozenset(step for step in me.world.store.checkpoints if step > me.step)
     me.advance(events.Restored(kept.cursor, kept.best, kept.goal))
@@ -203,7 +203,9 @@ def _loaded(me: Process, state: int) -> None:
     assert isinstance(command, events.Fetch)
     me.world.invariants.taking_over(me, command.cursor)
     me.is_fresh = me.is_between_states = False
-    me.state, me.private, me.step = state, LOST, command.cursor.step
+    step = command.cursor.step
+    private = step if me.world.rules.recovers_fast else LOST  # begun anew, where all others have come, too
+    me.state, me.private, me.step = me.exchanged = state, private, step
     me.in_hand = None
     me.advance(events.Fetched())
 
@@ -237,6 +239,8 @@ def forget(me: Process, command: events.Forget) -> events.Event:
     has_state, me.is_between_states = not me.is_between_states, False
     if not has_state:
         me.state = me.private = LOST
+    elif me.world.rules.recovers_fast and me.state != LOST:
+        me.state, me.private, me.step = me.exchanged
     return events.Forgotten(has_state)
 
 
@@ -320,6 +324,8 @@ def apply(me: Process, command: events.Commit) -> events.Committed:
     me.private = me.private + 1 if me.private != LOST else LOST
     me.in_hand = None
     me.step = cursor.step + 1
+    if world.exchanges(cursor):
+        me.exchanged = me.state, me.private, me.step
     seconds = now - me.step_began_s
     me.courier.steps.append(StepRecord(cursor.step, cursor.epoch, 1.0, 1, seconds, seconds, 0.0, 0.0, now))
     return events.Committed(now + me.skew_s)

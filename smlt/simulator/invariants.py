@@ -49,21 +49,22 @@ class Invariants:
             raise Broken(f"{process.uuid} fails: {error.message}")
 
     def met(self, process: Process, standings: Sequence[events.Standing]) -> None:
-        """What ranks say of themselves is so, and only a state that nobody has is read from a checkpoint."""
+        """What ranks say of themselves is so."""
         own = standings[process.rank]
         if own.cursor is not None and own.cursor.step != process.step:
             raise Broken(f"{process.uuid} says it stands at step {own.cursor.step}, and stands at {process.step}")
 
     def taking_over(self, process: Process, cursor: Cursor) -> None:
-        """A commit that a living rank has made is never undone for another's state."""
+        """A commit that a living rank has made is never undone for another's state; of a period, an exchange."""
         if process.has_state and cursor.step <= process.step:
             raise Broken(
                 f"{process.uuid} stands at step {process.step}, and takes over the state of step {cursor.step}"
             )
 
     def going_back(self, process: Process) -> None:
-        """A branch is rolled back only where nobody has its state, or not all of it."""
-        if process.has_state and not self._world.scenario.has_private:
+        """A branch is rolled back only where nobody has its state or, if that must not be, not all of it."""
+        rules = self._world.rules
+        if process.has_state and (rules.recovers_fast or not rules.has_private):
             raise Broken(f"{process.uuid} has the state of step {process.step}, and reads a checkpoint")
 
     def contributed(self, process: Process, headers: Sequence[Header], values: Sequence[Any]) -> None:
@@ -79,7 +80,10 @@ class Invariants:
             raise Broken(f"all ranks contribute to step {process.step} from a state that is not its own")
 
     def committing(self, process: Process, command: events.Commit) -> None:
-        """Every step is committed once and in order, with the work of all ranks, on every rank to the same state."""
+        """Every step is committed once and in order, with the work of all ranks, on every rank to the same state.
+
+        PRIVATE state is as old: with `Rules.recovers_fast` of who has lost it, counted from where it began anew.
+        """
         world, cursor = self._world, command.cursor
         if process.state != world.expected[cursor.step]:
             raise Broken(

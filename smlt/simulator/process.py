@@ -38,14 +38,15 @@ class Process:
         ticket: what comes for an older one comes too late.
         state: SHARED state, as a chain over the steps it is made of.
         private: steps that its PRIVATE state is made of.
+        exchanged: `state`, `private` and `step` after the last step that ended in an exchange.
         in_hand: the step that was computed, from which state, and whether all ranks' work is in it; None for none.
         is_waiting: whether it would notice a new round now.
         backlog, asleep: what came while it was frozen, for its training and beside that.
     """
 
     __slots__ = (
-        "address", "asleep", "backlog", "channel_life", "command", "courier", "epoch", "formation", "has_claimed",
-        "in_hand", "is_alive", "is_between_states", "is_fresh", "is_frozen", "is_hung", "is_unplugged",
+        "address", "asleep", "backlog", "channel_life", "command", "courier", "epoch", "exchanged", "formation",
+        "has_claimed", "in_hand", "is_alive", "is_between_states", "is_fresh", "is_frozen", "is_hung", "is_unplugged",
         "is_waiting", "joined", "kill_asked", "machine", "needs_round", "phase", "phase_since_s", "piece",
         "private", "rank", "reported", "round", "saver", "skew_s", "slowness", "state", "step", "step_began_s",
         "ticket", "troubles", "uuid", "workers", "world",
@@ -74,6 +75,7 @@ class Process:
         self.joined: tuple[int, int] | None = None
         self.channel_life = -1
         self.state, self.private = LOST, LOST
+        self.exchanged = LOST, LOST, 0
         self.in_hand: tuple[int, int, bool] | None = None
         self.command: events.Command = events.Claim()
         self.formation: Formation | None = None

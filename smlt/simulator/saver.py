@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Saving:
     """One checkpoint on its way."""
 
-    __slots__ = ("attempt", "began_s", "failed", "given_up", "is_over", "kept")
+    __slots__ = ("attempt", "began_s", "failed", "given_up", "is_last", "is_over", "kept")
 
-    def __init__(self, attempt: Attempt, kept: Kept, now: float) -> None:
-        self.attempt, self.kept, self.began_s = attempt, kept, now
+    def __init__(self, attempt: Attempt, kept: Kept, now: float, *, is_last: bool) -> None:
+        self.attempt, self.kept, self.began_s, self.is_last = attempt, kept, now, is_last
         self.is_over = self.given_up = self.failed = False
 
 
@@ -62,7 +62,7 @@ class ModelSaver:
         assert process.joined is not None
         attempt = Attempt(*process.joined, command.cursor.step)
         kept = Kept(command.cursor, process.state, command.best, command.goal, attempt)
-        saving = self.saving = Saving(attempt, kept, world.timeline.now)
+        saving = self.saving = Saving(attempt, kept, world.timeline.now, is_last=command.last)
         seconds = process.draw(world.timing.save_s / process.workers) + world.store.request_s()
         if seconds > PATIENCE_S:
             process.aside(PATIENCE_S, _fail, saving)
@@ -89,11 +89,15 @@ def _collect(process: Process, saving: Saving) -> None:
     if saving.given_up:
         _end(process, saving)
     elif world.store.parts_of(saving.attempt) == process.workers:
+        if saving.is_last:
+            process.doing("saving")
         if not process.reached("manifest"):
             process.aside(world.store.request_s(), _manifest_written, saving)
-    elif world.timeline.now - saving.began_s > LEAST_COLLECT_S + 2.0:
+    elif not saving.is_last and world.timeline.now - saving.began_s > LEAST_COLLECT_S + 2.0:
         _fail(process, saving)
     else:
+        if saving.is_last:
+            process.doing("waiting for part")
         process.aside(0.5, _collect, saving)
 
 

@@ -132,7 +132,7 @@ class Scenario:
         timing: how long things take.
         time_limit_s, budget_usd, deadline_s: limits; None for none.
         usd_per_function_s: what a function costs a second.
-        exchange_every, has_private: as in `smlt.core.protocol.Rules`.
+        exchange_every, has_private, recovers_fast: as in `smlt.core.protocol.Rules`.
         eval_every, save_every: steps between evaluations and between checkpoints; 0 for by time.
         save_interval_s: the time.
         successor_s: a crashed controller has a successor after so many seconds.
@@ -153,6 +153,7 @@ class Scenario:
     usd_per_function_s: float = 1e-4
     exchange_every: int = 1
     has_private: bool = False
+    recovers_fast: bool = False
     eval_every: int = 10
     save_every: int = 0
     save_interval_s: float = 10.0
@@ -221,7 +222,7 @@ class Scenario:
         chosen = [kind for kind in kinds if kind in KINDS]
         count = min(6, int(rng.expovariate(0.5))) if chosen else 0
         faults = tuple(_drawn(rng, rng.choice(chosen), scenario) for _ in range(count))
-        return replace(scenario, faults=faults)
+        return replace(scenario, faults=faults, recovers_fast=private and rng.random() < 0.5)
 
     @property
     def least_s(self) -> float:

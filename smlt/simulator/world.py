@@ -241,6 +241,7 @@ def _rules(scenario: Scenario) -> Rules:
         job,
         exchange_every=scenario.exchange_every,
         has_private=scenario.has_private,
+        recovers_fast=scenario.recovers_fast,
     )
 
 

@@ -12,7 +12,7 @@ from smlt.core import layout, wire
 from smlt.core.control import Mailbox
 from smlt.core.courier import SILENT_BEAT_S, Courier
 from smlt.core.errors import StorageError
-from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, StepRecord
+from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, Rejoined, StepRecord
 from smlt.core.patient_store import PATIENCE_S
 from smlt.core.task import TaskShape
 from smlt.testing.backend import eventually
@@ -61,6 +61,7 @@ def test_what_has_gathered_goes_out_in_one_mail(line: Line) -> None:
     line.courier.step(record(6))
     line.courier.evaluation(Evaluation(7, 0, {"mse": 1.0}, 0.1))
     line.courier.checkpoint(CheckpointDone(7, 100, 0.2))
+    line.courier.rejoined(Rejoined(4, 1))
     assert line.round() == [
         Mail(
             "computing",
@@ -71,6 +72,7 @@ def test_what_has_gathered_goes_out_in_one_mail(line: Line) -> None:
             steps=(record(5), record(6)),
             evaluations=(Evaluation(7, 0, {"mse": 1.0}, 0.1),),
             checkpoints=(CheckpointDone(7, 100, 0.2),),
+            rejoined=(Rejoined(4, 1),),
         )
     ]
     assert line.round() == []

@@ -13,7 +13,7 @@ from smlt.core.backend import Phase
 from smlt.core.engine import RunRequest, run
 from smlt.core.errors import CloudError, ConfigError
 from smlt.core.job import JobSpec
-from smlt.core.messages import CheckpointDone, Control, Failure, Left, Mail, Ready, Round, StepRecord
+from smlt.core.messages import CheckpointDone, Control, Failure, Left, Mail, Ready, Rejoined, Round, StepRecord
 from smlt.core.runlog import RunEvent, read_events, view_of
 from smlt.core.summary import Summary
 from smlt.core.task import TaskShape
@@ -116,6 +116,63 @@ def test_functions_that_are_lost_again_and_again_are_told_as_the_platform_tells_
     summary = train(tmp_path, script)
     assert (summary.status, summary.stop_reason) == ("failed", "worker lost")
     assert "killed by signal 9" in summary.error["message"]
+
+
+LOCAL_SGD = {"mode": "local_sgd", "period": 5}
+
+
+@pytest.mark.parametrize(
+    ("sync", "setbacks"),
+    [
+        ({"codec": "int8"}, 1),
+        (LOCAL_SGD, 1),
+        ({"codec": "int8", "recovery": "fast"}, 1),
+        ({**LOCAL_SGD, "recovery": "fast"}, 0),
+    ],
+)
+def test_going_back_to_an_exchange_is_no_reason_to_save_more_often(
+    tmp_path: Path, sync: dict[str, object], setbacks: int
+) -> None:
+    """Four steps are made again; where ranks exchange at every step, that was to a checkpoint."""
+    functions: list[Function] = []
+
+    def script(function: Function) -> None:
+        function.say(ready(function))
+        functions.append(function)
+
+    def listen(event: RunEvent) -> None:
+        if event.kind == "round_opened" and event.data["round"] == 0:
+            for first, last in ((0, 8), (4, 6)):
+                steps = range(first, last)
+                done = tuple(StepRecord(step, 0, 0.5, 8, 0.1, 0.05, 0.03, 0.02, ended=1.0 + step) for step in steps)
+                functions[0].say(Mail("computing", last, steps=done))
+        elif event.kind == "rolled_back":
+            again = ready(functions[0])
+            functions[0].say(replace(again, ready=replace(again.ready, after_round=0)))
+        elif event.kind == "round_opened":
+            for function in functions:
+                function.say(Mail("leaving", 5, left=Left("goal", 5, 1)))
+                function.end()
+
+    assert train(tmp_path, script, listen, sync=sync).status == "succeeded"
+    control = wire.unpack(functions[0].store.get(layout.CONTROL), Control)
+    assert control.round
+    assert (control.round.number, control.setbacks) == (1, setbacks)
+
+
+def test_a_rank_that_has_begun_anew_is_in_the_log_and_the_summary_says_so(tmp_path: Path) -> None:
+    events: list[RunEvent] = []
+
+    def script(function: Function) -> None:
+        if function.spec.rank == 1:
+            function.say(Mail("computing", 4, rejoined=(Rejoined(4, 0),)))
+        reach_the_goal(function)
+
+    summary = train(tmp_path, script, events.append)
+    assert summary.recovered_fast
+    assert [event.data for event in events if event.kind == "rejoined"] == [
+        {"generation": 1, "rank": 1, "incarnation": 0, "step": 4, "donor": 0, "recovery": "fast"}
+    ]
 
 
 def test_a_checkpoint_that_no_rank_can_read_is_not_named_again(tmp_path: Path) -> None:

@@ -76,6 +76,11 @@ def test_a_target_ends_a_run_early(runs: Runs) -> None:
     assert summary.metrics["mse"] <= 1.0
     best, final = (checkpoint.read_arrays(runs.store(summary.run), key) for key in (layout.BEST_MODEL, layout.MODEL))
     assert best["w"].tolist() == final["w"].tolist()
+    assert summary.best == {
+        "step": summary.steps,
+        "value": summary.metrics["mse"],
+        "model_path": str(runs.runs_dir / summary.run / layout.BEST_MODEL),
+    }
 
 
 def test_what_workers_print_is_in_the_log(runs: Runs) -> None:

@@ -14,7 +14,7 @@ from smlt.core.planning import plan_job
 from smlt.core.plugins import load_registry
 from smlt.core.stepping import STEPPINGS
 from smlt.core.sync.codecs import CODECS, codec_named
-from smlt.core.sync.names import EXACT, CodecName, Mode
+from smlt.core.sync.names import EXACT, FAST, CodecName, Mode, Recovery
 
 
 def plan(folder: Path, sync: dict[str, Any], workers: int = 2, **job: Any) -> Plan:
@@ -32,6 +32,18 @@ def test_what_is_said_is_planned(tmp_path: Path) -> None:
     sync = {"mode": "local_sgd", "codec": "bf16", "period": 50, "fragments": 2, "outer_momentum": 0.5}
     expected = Sync("local_sgd", "bf16", "shared_memory", 50, 2, 0.7, 0.5)
     assert plan(tmp_path, sync, steps=50).allocation.sync == expected
+
+
+@pytest.mark.parametrize("lossy", [{"codec": "int8"}, {"mode": "local_sgd", "period": 5}])
+def test_private_state_is_lost_only_where_that_was_said(tmp_path: Path, lossy: dict[str, Any]) -> None:
+    for said, recovers_fast in (({}, False), ({"recovery": "exact"}, False), ({"recovery": "fast"}, True)):
+        assert plan(tmp_path, {**lossy, **said}).allocation.sync.recovers_fast == recovers_fast
+
+
+def test_a_fast_recovery_of_what_cannot_be_lost_is_refused(tmp_path: Path) -> None:
+    assert not plan(tmp_path, {"recovery": "exact"}).allocation.sync.recovers_fast
+    with pytest.raises(ValueError, match='recovery = "fast" needs mode = "local_sgd" or a lossy codec'):
+        plan(tmp_path, {"recovery": "fast", "codec": "fp32"})
 
 
 @pytest.mark.parametrize("mode", [{}, {"mode": "local_sgd"}])
@@ -59,5 +71,6 @@ def test_keys_of_another_mode_are_refused_whatever_their_value(key: str, value: 
 def test_every_name_is_known() -> None:
     assert set(get_args(Mode)) == set(STEPPINGS)
     assert set(get_args(CodecName)) == {EXACT, *CODECS}
+    assert FAST in get_args(Recovery)
     assert {name: codec.name for name, codec in CODECS.items()} == {name: name for name in CODECS}
     assert codec_named(EXACT) is None

@@ -18,6 +18,8 @@ BUSY = job_of(
     steps=9, global_batch=16, eval_every="1step", checkpoint_every="1step", keep_best="accuracy"
 )  # all that can follow a commit follows each
 NOBODY = Standing()
+FAST = {"has_private": True, "recovers_fast": True}
+IN_THREES = {**FAST, "exchange_every": 3}
 
 
 def at(step: int) -> Cursor:
@@ -47,6 +49,7 @@ def given(steps: Sequence[int | None], **rules: object) -> list[Command]:
 # Whose state
 
 
+@pytest.mark.parametrize("rules", [{}, FAST])
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
@@ -63,9 +66,9 @@ def given(steps: Sequence[int | None], **rules: object) -> list[Command]:
     ],
 )
 def test_the_first_of_those_at_the_highest_commit_gives_its_state(
-    steps: list[int | None], expected: list[Command]
+    steps: list[int | None], expected: list[Command], rules: dict[str, object]
 ) -> None:
-    assert given(steps) == expected
+    assert given(steps, **rules) == expected
 
 
 @pytest.mark.parametrize("steps", [[None, 3], [3, 4, 4], [None, None], [None, 3, None, 4]])
@@ -125,6 +128,79 @@ def test_a_checkpoint_that_could_not_be_loaded_to_the_end_is_no_state() -> None:
     one = survivor(3, has_private=True)
     one.meet(Standing(at(3)), NOBODY)
     assert one.change_round() == NOBODY
+
+
+# Without PRIVATE state: all go back to the last exchange
+
+
+def fast_survivor(step: int, exchange: int, rank: int = 0) -> OneRank:
+    """One of a period of three steps that has come to another round from before `step`, exchanged before `exchange`."""
+    one = ready(rank, **IN_THREES).go(events.Compute, step)
+    assert one.change_round() == Standing(at(exchange))
+    return one
+
+
+def test_survivors_within_a_period_go_back_to_where_it_began() -> None:
+    ranks = [fast_survivor(step, 3, rank) for rank, step in enumerate([3, 4, 5])]
+    for one in ranks:
+        assert one.meet(*[Standing(at(3))] * 3) == events.Stay()
+        assert one.tell(events.Stayed()) == events.Compute(at(3), take_digest=False)
+        assert one.go(events.Exchange).course() == ["compute 3", "commit 3", "compute 4", "commit 4", "compute 5"]
+
+
+def test_a_survivor_who_has_not_seen_the_last_exchange_begins_anew_there() -> None:
+    behind, ahead = fast_survivor(5, 3, 0), fast_survivor(7, 6, 1)
+    standings = [Standing(at(3)), Standing(at(6))]
+    assert ahead.meet(*standings) == events.Serve(at(6), 1)
+    assert behind.meet(*standings) == events.Fetch(at(6), 1)
+    for one, outcome in ((ahead, events.Served()), (behind, events.Fetched())):
+        assert one.tell(outcome) == events.Compute(at(6), take_digest=False)
+        assert one.change_round() == standings[1]
+
+
+def test_two_that_are_lost_begin_anew_with_the_state_of_the_third() -> None:
+    third = fast_survivor(5, 3, 1)
+    first, second = ready(0, **IN_THREES), ready(2, **IN_THREES)
+    standings = [NOBODY, Standing(at(3)), NOBODY]
+    assert third.meet(*standings) == events.Serve(at(3), 2)
+    for one in (first, second):
+        assert one.meet(*standings) == events.Fetch(at(3), 1)
+
+
+def test_a_donor_that_is_lost_as_it_serves_leaves_those_behind_their_own_exchange() -> None:
+    behind, new = fast_survivor(5, 3, 0), ready(2, **IN_THREES)
+    for one in (behind, new):
+        assert one.meet(Standing(at(3)), Standing(at(6)), NOBODY) == events.Fetch(at(6), 1)
+    standings = [behind.change_round(), NOBODY, new.change_round()]
+    assert standings == [Standing(at(3)), NOBODY, NOBODY]
+    assert behind.meet(*standings) == events.Serve(at(3), 2)
+    assert new.meet(*standings) == events.Fetch(at(3), 0)
+
+
+@pytest.mark.parametrize("until", [events.Evaluate, events.KeepBest, events.Compute])
+def test_an_evaluation_between_two_exchanges_is_made_again_by_all_and_the_best_model_kept(until: type[Command]) -> None:
+    """Rank 0 was lost as it wrote the model; the others may have gone on beside it."""
+    job = job_of(steps=9, global_batch=16, eval_every="4steps", checkpoint_every="99epochs", keep_best="accuracy")
+    survived, new = (OneRank(job, rank, **IN_THREES).go(events.Meet) for rank in (1, 0))
+    for one in (survived, new):
+        one.metrics = lambda step: {"accuracy": float(step)}
+    standing = survived.go(until, 4).change_round()
+    assert standing == Standing(at(3))
+    for one in (survived, new):
+        one.meet(NOBODY, standing)
+        assert one.go(events.Exchange).course()[1:5] == ["compute 3", "commit 3", "evaluate 4", "keepbest 4"]
+
+
+def test_what_the_exchange_has_agreed_on_and_the_best_before_it_go_with_the_new_one() -> None:
+    job = job_of(steps=9, global_batch=16, eval_every="1step", checkpoint_every="99epochs", keep_best="accuracy")
+    survived, new = (OneRank(job, rank, **IN_THREES).go(events.Meet) for rank in (1, 0))
+    survived.metrics = new.metrics = lambda step: {"accuracy": float(step)}
+    survived.said[5] = Header(5, save=6)
+    standing = survived.go(events.Compute, 8).change_round()
+    assert standing == Standing(at(6), best=5.0, save=6)
+    for one in (survived, new):
+        one.meet(NOBODY, standing)
+        assert one.go(events.Compute).course()[1:] == ["evaluate 6", "keepbest 6", "save 6", "compute 6"]
 
 
 # What is given up
@@ -258,6 +334,18 @@ def test_a_checkpoint_that_is_due_between_exchanges_is_not_forgotten_with_the_ro
     one = OneRank(job_of(steps=20, checkpoint_every="3steps", eval_every="99epochs"), exchange_every=5)
     standing = one.go(events.Compute, 4).change_round()
     one.meet(standing, standing)
+    exchange = one.go(events.Exchange).command
+    assert isinstance(exchange, events.Exchange)
+    assert exchange.header.save == 5
+
+
+def test_a_checkpoint_that_was_due_since_the_exchange_that_all_go_back_to_is_due_again() -> None:
+    one = OneRank(
+        job_of(steps=20, checkpoint_every="3steps", eval_every="99epochs"), **{**IN_THREES, "exchange_every": 5}
+    )
+    standing = one.go(events.Compute, 4).change_round()
+    assert standing == Standing(Cursor())
+    one.meet(standing, NOBODY)
     exchange = one.go(events.Exchange).command
     assert isinstance(exchange, events.Exchange)
     assert exchange.header.save == 5

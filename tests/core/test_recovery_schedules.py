@@ -51,6 +51,7 @@ def plans(draw: st.DrawFn) -> Plan:
         sizes=[draw(size)] if has_private else draw(st.lists(size, min_size=1, max_size=3)),
         exchange_every=draw(st.integers(1, 4)) if has_private else 1,
         has_private=has_private,
+        recovers_fast=has_private and draw(st.booleans()),
         save_interval_s=draw(st.sampled_from([20.0, 200.0])),
     )
 

@@ -35,6 +35,6 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_killed_between_pieces(courses: Courses, redis_url: str, channel: str, point: str) -> None:
     job = WIDE.but({"sync.channel": channel, **({"backend.redis_url": redis_url} if channel == "redis" else {})})
     if point == "serving":
-        courses.disturbed(job, "kill:rank=1,step=7", "kill:rank=0,at=serving")
+        assert courses.disturbed(job, "kill:rank=1,step=7", "kill:rank=0,at=serving").replacements >= 2
     else:
-        courses.disturbed(job, f"kill:rank=1,step=7,at={point}")
+        assert courses.disturbed(job, f"kill:rank=1,step=7,at={point}").replacements >= 1

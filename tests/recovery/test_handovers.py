@@ -37,11 +37,12 @@ def test_hand_overs_change_no_bit(courses: Courses, job: Job) -> None:
     ],
 )
 def test_hit_while_handing_over(courses: Courses, chaos: str) -> None:
-    courses.disturbed(LONG.but({"job.checkpoint_every": "1000steps"}), chaos, backend__function_time_limit="4s")
+    job = LONG.but({"job.checkpoint_every": "1000steps"})
+    assert courses.disturbed(job, chaos, backend__function_time_limit="4s").generations >= 2
 
 
 def test_everything_in_one_run(courses: Courses) -> None:
-    courses.disturbed(
+    summary = courses.disturbed(
         LONG,
         "kill:rank=1,step=9,at=reducing",
         "freeze:rank=0,step=15,seconds=1",
@@ -53,3 +54,5 @@ def test_everything_in_one_run(courses: Courses) -> None:
         "slow:rank=1,step=100,seconds=0.05",
         backend__function_time_limit="5s",
     )
+    assert summary.generations >= 2
+    assert summary.replacements >= 4

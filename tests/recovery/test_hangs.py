@@ -15,6 +15,13 @@ def test_a_rank_that_hangs_is_replaced(courses: Courses, point: str) -> None:
     assert summary.replacements == 1
 
 
+@pytest.mark.parametrize("step", [7, 20], ids=["beside training", "last"])
+def test_a_rank_whose_save_hangs_is_replaced(courses: Courses, step: int) -> None:
+    """Its thread does; training comes upon it at the next save. The last checkpoint, all others wait for."""
+    job = DIGITS.but({"job.checkpoint_every": "4steps"})
+    assert courses.disturbed(job, f"hang:rank=1,step={step},at=saving").replacements == 1
+
+
 @pytest.mark.parametrize("point", ["computing", "reducing", "saving", "ready"])
 def test_a_rank_that_is_frozen_for_a_moment_goes_on(courses: Courses, point: str) -> None:
     step = 0 if point == "ready" else 6
@@ -34,4 +41,5 @@ def test_a_rank_that_nobody_can_stop_comes_back_in_vain(zombies: Courses) -> Non
 
 
 def test_a_slow_rank_changes_no_bit(courses: Courses) -> None:
-    courses.disturbed(DIGITS, "slow:rank=1,step=5,seconds=0.05", "slow:rank=0,step=3,factor=5")
+    summary = courses.disturbed(DIGITS, "slow:rank=1,step=5,seconds=0.05", "slow:rank=0,step=3,factor=5")
+    assert summary.replacements == 0

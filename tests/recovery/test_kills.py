@@ -18,7 +18,7 @@ OFF_THE_STEPS = ["building", "ready", "meeting", "loading", "evaluating", "savin
 @pytest.mark.parametrize("point", IN_A_STEP)
 def test_killed_within_a_step(courses: Courses, point: str, rank: int) -> None:
     summary = courses.disturbed(DIGITS, f"kill:rank={rank},step=7,at={point}")
-    assert (summary.replacements, summary.generations) == (1, 1)
+    assert (summary.replacements, summary.generations, summary.recovered_fast) == (1, 1, False)
 
 
 OF_TWO = [(point, rank) for point in OFF_THE_STEPS for rank in (0, 1) if (point, rank) != ("saved", 1)]
@@ -26,23 +26,24 @@ OF_TWO = [(point, rank) for point in OFF_THE_STEPS for rank in (0, 1) if (point,
 
 @pytest.mark.parametrize(("point", "rank"), OF_TWO)
 def test_killed_off_the_steps(courses: Courses, point: str, rank: int) -> None:
-    courses.disturbed(DIGITS, f"kill:rank={rank},at={point}")
+    assert courses.disturbed(DIGITS, f"kill:rank={rank},at={point}").steps == DIGITS.steps
 
 
 @pytest.mark.parametrize("point", ["computing", "committed", *OFF_THE_STEPS, "exporting"])
 def test_the_only_worker_is_killed(courses: Courses, point: str) -> None:
     step = 7 if point in IN_A_STEP else 0
-    courses.disturbed(ALONE, f"kill:step={step},at={point}")
+    assert courses.disturbed(ALONE, f"kill:step={step},at={point}").steps == ALONE.steps
 
 
 def test_killed_as_it_writes_the_model(courses: Courses) -> None:
-    courses.disturbed(DIGITS, "kill:rank=0,at=exporting")
+    assert courses.disturbed(DIGITS, "kill:rank=0,at=exporting").steps == DIGITS.steps
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_donor_is_killed_as_it_serves(courses: Courses, rank: int) -> None:
     """Nobody has a state then: all go back to the checkpoint."""
-    courses.disturbed(DIGITS, f"kill:rank={rank},step=8", f"kill:rank={1 - rank},at=serving")
+    summary = courses.disturbed(DIGITS, f"kill:rank={rank},step=8", f"kill:rank={1 - rank},at=serving")
+    assert summary.replacements == 2
 
 
 def test_the_replacement_is_killed_too(courses: Courses) -> None:
@@ -59,7 +60,7 @@ def test_the_replacement_is_killed_too(courses: Courses) -> None:
 
 @pytest.mark.parametrize("point", ["computing", "reducing", "saving", "manifest", "leaving"])
 def test_all_are_killed_at_once(courses: Courses, point: str) -> None:
-    courses.disturbed(DIGITS, f"kill:step=8,at={point}")
+    assert courses.disturbed(DIGITS, f"kill:step=8,at={point}").steps == DIGITS.steps
 
 
 @pytest.mark.parametrize(
@@ -72,4 +73,4 @@ def test_all_are_killed_at_once(courses: Courses, point: str) -> None:
     ids=["two", "one after another", "all"],
 )
 def test_several_of_four_are_killed(courses: Courses, chaos: tuple[str, ...]) -> None:
-    courses.disturbed(FOUR, *chaos)
+    assert courses.disturbed(FOUR, *chaos).replacements >= 2

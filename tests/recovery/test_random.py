@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 
 from smlt.core.chaos import POINTS
+from smlt.core.summary import Summary
 from tests.recovery.courses import Courses, Job
 
 STEPS = 30
@@ -50,8 +51,9 @@ def disturbances(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> tuple[Job, 
     return job, draw(st.lists(rules(job.workers, kinds), min_size=1, max_size=5))
 
 
-def check(courses: Courses, examples: int, number: int, kinds: tuple[str, ...] = KINDS) -> None:
-    """So many random disturbances; the number makes them others."""
+def check(courses: Courses, examples: int, number: int, kinds: tuple[str, ...] = KINDS) -> int:
+    """So many random disturbances, and how many there were; the number makes them others."""
+    summaries: list[Summary] = []
 
     @seed(number)
     @settings(
@@ -66,17 +68,18 @@ def check(courses: Courses, examples: int, number: int, kinds: tuple[str, ...] =
         job, chaos = case
         note(f"{job} {chaos}")
         limit = {"backend__function_time_limit": "4s"} if "job.params.pause_s" in dict(job.settings) else {}
-        courses.disturbed(job, *chaos, all_happen=False, **limit)
+        summaries.append(courses.disturbed(job, *chaos, all_happen=False, **limit))
 
     changes_no_bit()
+    return len(summaries)
 
 
 @pytest.mark.parametrize("number", range(5))
 def test_nothing_changes_a_bit(courses: Courses, number: int) -> None:
-    check(courses, 5, number)
+    assert check(courses, 5, number) == 5
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(100, 120))
 def test_nothing_ever_changes_a_bit(courses: Courses, number: int) -> None:
-    check(courses, 25, number, (*KINDS, *KINDS, "hang"))
+    assert check(courses, 25, number, (*KINDS, *KINDS, "hang")) == 25

@@ -27,6 +27,18 @@ def test_every_invariant_holds(batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", range(5))
+def test_every_invariant_holds_where_private_state_is_done_without(batch: int) -> None:
+    kinds = parse_kinds("all")
+    broken = {}
+    for seed in range(200_000 + batch * 100, 200_000 + (batch + 1) * 100):
+        rules = {"has_private": True, "recovers_fast": True, "exchange_every": (1, 2, 4)[seed % 3]}
+        outcome = simulate(replace(Scenario.random(seed, kinds=kinds), **rules))
+        if outcome.broken:
+            broken[seed] = outcome.broken
+    assert broken == {}
+
+
+@pytest.mark.parametrize("batch", range(5))
 def test_committed_money_never_passes_the_budget(batch: int) -> None:
     """A thousand runs that have one, at any price, with steps, starts and saves that take as long as they like."""
     kinds = parse_kinds("all")

@@ -54,10 +54,29 @@ class Stale(RankProtocol):
 
     def _after_meeting(self, standings: Sequence[events.Standing]) -> events.Command:
         command = super()._after_meeting(standings)
-        if isinstance(command, events.Fetch) and self._has_state:
+        if isinstance(command, events.Fetch) and self._place.cursor is not None:
             self._stand(self._offered)
             return events.Stay()
         return command
+
+
+class Stubborn(RankProtocol):
+    """Stays at its last commit where all have gone back to the last exchange."""
+
+    def _after_commit(self, now: float) -> events.Command:
+        command = super()._after_commit(now)
+        if self._rules.recovers_fast:
+            self._place = events.Standing(self._cursor, self._best, self._end, self._save)
+        return command
+
+
+class Timid(RankProtocol):
+    """Reads a checkpoint where a donor is there to begin anew with."""
+
+    def _after_meeting(self, standings: Sequence[events.Standing]) -> events.Command:
+        is_lost = any(standing.cursor is None for standing in standings)
+        command = super()._after_meeting(standings)
+        return events.Restore() if self._rules.recovers_fast and is_lost else command
 
 
 class EndlessEnd(RankProtocol):
@@ -87,7 +106,7 @@ def number_again(command: Command) -> Command:
 
 
 RANKS: dict[str, Callable[[int, Rules], RankProtocol]] = {
-    each.__name__: each for each in (Forgetful, Hasty, WrongDonor, Stale, EndlessEnd)
+    each.__name__: each for each in (Forgetful, Hasty, WrongDonor, Stale, Stubborn, Timid, EndlessEnd)
 }
 CONTROLLERS: dict[str, Callable[[Terms], Controller]] = {
     "reuses a round's number": with_commands(number_again),

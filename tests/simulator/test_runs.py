@@ -73,6 +73,18 @@ def test_private_state_comes_back_from_the_checkpoint() -> None:
     assert outcome.commits > 24 * 3  # some steps were made again
 
 
+@pytest.mark.parametrize("exchange_every", [1, 4])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_private_state_is_done_without(lost: int, exchange_every: int) -> None:
+    fault = Fault("kill", at_s=14.0, rank=lost)
+    rules = {"has_private": True, "exchange_every": exchange_every, "save_every": 20}
+    scenario = Scenario(5, 3, 24, faults=(fault,), **rules)
+    exact, fast = run(scenario), run(replace(scenario, recovers_fast=True))
+    assert (exact.status, fast.status) == ("succeeded", "succeeded")
+    assert fast.commits - 24 * 3 <= 3 * exchange_every  # those since the last exchange, by each rank
+    assert fast.commits < exact.commits
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     for seed in range(12):
         scenario = Scenario.random(seed, workers=1 + 3 * seed)

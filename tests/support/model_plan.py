@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
@@ -48,6 +48,7 @@ class Plan:
         job: with "score" as its metric.
         scores: what an evaluation gives, by the step.
         sizes: ranks of each generation, in turn.
+        recovers_fast: PRIVATE state may be lost; so what ranks sum does not depend on it.
     """
 
     job: Job
@@ -56,6 +57,7 @@ class Plan:
     sizes: Sequence[int]
     exchange_every: int = 1
     has_private: bool = False
+    recovers_fast: bool = False
     save_interval_s: float = 30.0
 
     @property
@@ -77,8 +79,21 @@ class Plan:
         shared = state.shared
         if summed is not None:
             batch = [example for each in summed for example in each.examples]
-            shared = hash_of(shared, state.cursor.step, batch, [each.private for each in summed if each.private])
+            private = [each.private for each in summed if each.private and not self.recovers_fast]
+            shared = hash_of(shared, state.cursor.step, batch, private)
         return State(self.schedule.after(state.cursor), shared, own.private)
+
+    def without_private(self, state: State) -> State:
+        """What of a state no loss changes."""
+        return replace(state, private="") if self.recovers_fast else state
+
+    def private_since(self, begun: State, cursor: Cursor, rank: int, world_size: int) -> str:
+        """What a rank has of its own at the cursor, if it has lost nothing since it was at `begun`."""
+        state = begun
+        while state.cursor != cursor:
+            own = self.contribution(state, rank, world_size)
+            state = State(self.schedule.after(state.cursor), private=own.private)
+        return state.private
 
     def course(self, world_size: int) -> list[list[State]]:
         """Each rank's states, by the step, where nothing goes wrong."""

@@ -50,12 +50,14 @@ class Process:
         self.uuid = f"{rank} of {world_size} in generation {run.generation}, {next(run.numbers)}"
         self.machine = RankProtocol(rank, run.rules)
         self.state: State | None = None
+        self.begun = State()
         self.round: Round | None = None
         self.is_alive, self.has_left = True, False
         self.mails: list[Mail] = []
         self.uploads: list[tuple[int, events.Save, State]] = []
         self._asks, self._is_published, self._is_between_states = True, False, False
         self._must_be_at, self._saved_in, self._said = 0, (-1, -1), NOTHING
+        self._exchanged: State | None = None
         self._own: Contribution | None = None
         self._summed: list[Contribution] | None = None
         self._commands: list[Command] = []
@@ -187,17 +189,18 @@ class Process:
 
     def _restore(self) -> Event | None:
         assert self.round is not None
+        assert not self.run.plan.recovers_fast or self._must_be_at <= 0, f"{self.uuid} goes back, and others need not"
         self._must_be_at = 0
         if self.state is not None:
             self.state = None  # something of the checkpoint is here already
             return None
         self._said = NOTHING
         if not self.round.resume_from:
-            self.state = State()
+            self.state = self.begun = self._exchanged = State()
             return events.Restored(Cursor())
         found = self.run.checkpoints[int(self.round.resume_from)]
         private = found.private[self.rank] if self.run.plan.has_private else ""
-        self.state = State(found.cursor, found.shared, private)
+        self.state = self.begun = self._exchanged = State(found.cursor, found.shared, private)
         self.run.check(self)
         return events.Restored(found.cursor, found.best, found.goal)
 
@@ -208,7 +211,8 @@ class Process:
         if not self._is_between_states:
             self._is_between_states = True
             return None
-        (self.state, self._said), self._is_between_states = served.pop(), False
+        (state, self._said), self._is_between_states = served.pop(), False
+        self.state = self.begun = self._exchanged = self.run.plan.without_private(state)
         self.run.check(self)
         return events.Fetched()
 
@@ -216,6 +220,8 @@ class Process:
         has_state, self._is_between_states = not self._is_between_states, False
         if not has_state:
             self.state = None
+        elif self.run.plan.recovers_fast:
+            self.state = self._exchanged
         self._own = self._summed = None
         return events.Forgotten(has_state)
 
@@ -247,6 +253,8 @@ class Process:
         if self._summed is not None:
             self._said = merged
         self.state = self.run.plan.committed(state, self._own, self._summed)
+        if self._summed is not None:
+            self._exchanged = self.state
         self._own = self._summed = None
         self.run.check(self)
         return events.Committed(float(self.run.now))

@@ -7,7 +7,7 @@ not as in the run that nothing disturbs is an AssertionError at the event that m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -70,7 +70,7 @@ class ModelRun:
 
     def __init__(self, plan: Plan, faults: Sequence[Fault] = (), seed: int = 0) -> None:
         self.plan, self.faults = plan, list(faults)
-        self.rules = Rules(plan.job, 3, plan.exchange_every, plan.has_private)
+        self.rules = Rules(plan.job, 3, plan.exchange_every, plan.has_private, plan.recovers_fast)
         self.draw = Random(seed)
         self.numbers = iter(range(10**9))
         self.now, self._due = 0, faults[0].after if faults else 0
@@ -101,17 +101,22 @@ class ModelRun:
         return self
 
     def check(self, process: Process) -> None:
-        """A rank's state is that of the run which nothing disturbs."""
-        assert process.state is not None
+        """A rank's state is that of the run which nothing disturbs, but for what it may have lost."""
+        state, plan = process.state, self.plan
+        assert state is not None
         self.commits += 1
-        expected = self.courses[process.world_size][process.state.cursor.step][process.rank]
-        assert process.state == expected, f"{process.uuid} has {process.state}, not {expected}"
+        expected = plan.without_private(self.courses[process.world_size][state.cursor.step][process.rank])
+        assert plan.without_private(state) == expected, f"{process.uuid} has {state}, not {expected}"
+        if plan.recovers_fast:
+            assert state.private == plan.private_since(process.begun, state.cursor, process.rank, process.world_size)
 
     def write(self, checkpoint: Checkpoint) -> None:
         """A manifest; who writes it again writes the same."""
         step = checkpoint.cursor.step
         before = self.checkpoints.setdefault(step, checkpoint)
-        if len(before.private) == len(checkpoint.private):
+        if self.plan.recovers_fast:
+            assert replace(before, private=()) == replace(checkpoint, private=())
+        elif len(before.private) == len(checkpoint.private):
             assert before == checkpoint
 
     def _check_what_came_out(self) -> None:
@@ -120,8 +125,9 @@ class ModelRun:
         ).run()
         last = course.last.cursor
         assert last is not None
-        expected = self.courses[self.members[0].process.world_size][last.step][0]
-        assert self.model == (expected, course.last.reason)
+        expected = self.plan.without_private(self.courses[self.members[0].process.world_size][last.step][0])
+        assert self.model is not None
+        assert (self.plan.without_private(self.model[0]), self.model[1]) == (expected, course.last.reason)
         assert self.checkpoints[last.step].shared == expected.shared
         kept = course.steps("keepbest")
         if not self.two_went_on:  # two processes of one rank overwrite each other's best model

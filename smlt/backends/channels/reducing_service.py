@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,21 +59,76 @@ def serving(place: RunPlace) -> Iterator[None]:
     for made in (folder, log.parent):
         made.mkdir(parents=True, exist_ok=True)
     _make_token(folder / "token")
-    process = _start(folder, log)
+    store = _Store(spec_for(place), folder, log)
     try:
-        _replace(folder / "address", _address_of(process, log))
-        with ReducingChannel(spec_for(place), 0, 0, 0) as attendant:
-            attendant.store_stats()  # connected: workers may take long before they are
-            yield
+        yield
     finally:
-        process.terminate()
+        store.close()
+
+
+class _Store:
+    """A store that is started anew when it dies: whoever loses it asks for another round, and finds the next one.
+
+    Args:
+        spec: where its address and its token are.
+        folder: of these.
+        log: what its processes say.
+
+    Raises:
+        ChannelError: it does not start.
+    """
+
+    def __init__(self, spec: ChannelSpec, folder: Path, log: Path) -> None:
+        self._spec, self._folder, self._log = spec, folder, log
+        self._lock, self._is_closing = threading.Lock(), False
+        self._process = _start(folder, log)
         try:
-            process.wait(STOP_S)
+            self._attendant = self._attended()
+        except ChannelError:
+            self._stop()
+            raise
+        self._thread = threading.Thread(target=self._watch, name="smlt-reducing", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop it."""
+        with self._lock:
+            self._is_closing = True
+            self._stop()
+        self._thread.join()
+        self._attendant.close()
+
+    def _attended(self) -> ReducingChannel:
+        """Say where it is, and connect to it, so that it is never idle: workers may take long before they come."""
+        _replace(self._folder / "address", _address_of(self._process, self._log))
+        attendant = ReducingChannel(self._spec, 0, 0, 0)
+        attendant.store_stats()
+        return attendant
+
+    def _watch(self) -> None:
+        while True:
+            self._process.wait()
+            with self._lock:
+                if self._is_closing:
+                    return
+                self._stop()
+                self._attendant.close()
+                self._process = _start(self._folder, self._log)
+                try:
+                    self._attendant = self._attended()
+                except ChannelError as error:
+                    print(f"smlt: the reducing store has died, and another one fails: {error}", file=sys.stderr)
+                    return
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 def _start(folder: Path, log: Path) -> subprocess.Popen[str]:

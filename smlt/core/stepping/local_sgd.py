@@ -20,6 +20,7 @@ from smlt.core.sync.collectives import Alone, Collective, Seat
 from smlt.core.sync.header import Header
 from smlt.core.sync.outer import OuterOptimizer, fragments_of
 from smlt.core.task import Array, State, StepLoss, StepWork, TaskShape, TrainingTask
+from smlt.core.tensor_file import Snapshot, views_of
 
 ANCHOR, MOMENTUM, INNER = "anchor/", "momentum/", "inner/"
 """Names of local SGD: of the weights agreed on and the outer momentum, SHARED; of the task's state, PRIVATE."""
@@ -34,6 +35,9 @@ class LocalSgd(Stepping):
 
     An exchange needs the weights after this rank's own step, which is therefore applied before the commit; until then a
     copy of the task's state before it is kept, which is what is visible, and what `forget` brings back.
+
+    Where `sync.recovers_fast`, `forget` goes back to the last exchange, and a rank may be asked for what one without a
+    state begins with there: from before the first step after an exchange on, a copy of the task's state is kept.
 
     Raises:
         ConfigError: the task's framework offers no weights; there are more fragments than the weights have parts; the
@@ -51,6 +55,8 @@ class LocalSgd(Stepping):
         self._loss = StepLoss(0.0, 0.0)
         self._before: State | None = None
         self._moved: dict[int, Sequence[Array]] = {}
+        self._at_exchange: State | None = None
+        self._memory = Snapshot()
         self._outer = OuterOptimizer(shape.weights, sync.outer_learning_rate, sync.outer_momentum)
         task.read_weights(self._outer.anchors)
         self._weights = [anchor.copy() for anchor in self._outer.anchors]
@@ -68,6 +74,8 @@ class LocalSgd(Stepping):
             ConfigError: there are more ranks than examples in the batch; the same on every rank.
         """
         check_batch(work.global_batch, self._ranks, f"at step {work.step}")
+        if self.sync.recovers_fast and self._at_exchange is None:
+            self._at_exchange = self._kept(self.task.shared_state())
         self._gradients = self._local.contribution(work.step)
         own = replace(work, global_batch=len(work.indices), alone=True)
         self._loss = self.task.compute(own, self._gradients)
@@ -100,7 +108,7 @@ class LocalSgd(Stepping):
             self._sums[_prefix(number)].commit()
             self._numbers[number] += 1
         self.task.write_weights(self._weights)
-        self._before, self._moved = None, {}
+        self._before, self._moved, self._at_exchange = None, {}, None
 
     def shared_state(self) -> State:
         """The weights agreed on, and the outer momentum."""
@@ -110,8 +118,19 @@ class LocalSgd(Stepping):
     def private_state(self) -> State | None:
         """The task as it is on this rank, and what a lossy codec has lost."""
         inner = self._before or self.task.shared_state()
-        arrays = {INNER + name: array for name, array in inner.arrays.items()}
-        return State(arrays | dict(self._lost()), inner.extra)
+        return State(_above(INNER, inner.arrays) | dict(self._lost()), inner.extra)
+
+    def offer(self) -> State:
+        """SHARED state, and the task's at the weights agreed on: this rank's optimizer, and none of its movement."""
+        with self.shown():
+            inner = _copy_of(self.task.shared_state())
+        return State(self.shared_state().arrays | _above(INNER, inner.arrays), inner.extra)
+
+    def take(self, offered: State, world_size: int) -> None:
+        """As if the task's state were this rank's own."""
+        arrays = offered.arrays
+        own = {name: array for name, array in arrays.items() if name.startswith(INNER)}
+        self.load(State(_without(INNER, arrays)), [State(own, offered.extra)], world_size)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -135,11 +154,11 @@ class LocalSgd(Stepping):
         return found
 
     def _do_forget(self) -> None:
-        before, self._before, self._moved = self._before, None, {}
-        if before is None:
+        back, self._before, self._moved = self._at_exchange or self._before, None, {}
+        if back is None:
             self.task.forget()
         else:
-            self.task.load_shared_state(before)
+            self.task.load_shared_state(back)
 
     def _do_load(self, shared: State, private: Sequence[State], world_size: int) -> Mapping[str, Array]:
         """The own state again or, among another number of ranks, the mean of all ranks', residuals included."""
@@ -157,8 +176,12 @@ class LocalSgd(Stepping):
         self.task.load_shared_state(mean_of([State(_below(INNER, each.arrays), each.extra) for each in private]))
         for name, array in mine.items():
             np.copyto(array, shared.arrays[name])
-        self._before, self._moved = None, {}
+        self._before, self._moved, self._at_exchange = None, {}, None
         return lost
+
+    def _kept(self, state: State) -> State:
+        """A copy, in memory that the next one takes, too."""
+        return State(views_of(self._memory.take(state.arrays)), deepcopy(state.extra))
 
     def _step_alone(self) -> None:
         """Apply this rank's own step; one that nothing weighs is none."""
@@ -177,6 +200,10 @@ class LocalSgd(Stepping):
 def _prefix(fragment: int) -> str:
     """What the names of a fragment's values and residuals begin with."""
     return f"{fragment}."
+
+
+def _above(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {prefix + name: array for name, array in arrays.items()}
 
 
 def _below(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -24,7 +24,8 @@ class Stepping(ABC):
 
     `compute`, then `exchange` where the protocol asks for it, then `commit`, or `forget` at any time before it: until
     `commit` nothing of the step is visible in `shared_state` or `private_state`, and `forget` leaves both as they were
-    at the last commit. Rounds follow one another: after `forget`, `join` takes part in the next one.
+    at the last commit or, where `sync.recovers_fast`, at the last one that ended an exchange. Rounds follow one
+    another: after `forget`, `join` takes part in the next one.
 
     Args:
         task: built.
@@ -99,6 +100,18 @@ class Stepping(ABC):
     @abstractmethod
     def private_state(self) -> State | None:
         """What only this rank has at a commit; None where there is nothing."""
+
+    def offer(self) -> State:
+        """What a rank that has lost its state begins anew with, beside this one: at an exchange, after `forget`."""
+        return self.shared_state()
+
+    def take(self, offered: State, world_size: int) -> None:
+        """Begin anew with what another rank's `offer` gave; codecs have lost nothing then.
+
+        Raises:
+            As `load`.
+        """
+        self.load(offered, [], world_size)
 
     def load(self, shared: State, private: Sequence[State], world_size: int) -> None:
         """Take over a state, before `join`; a step in hand is forgotten, and so is the round.
