@@ -23,4 +23,5 @@ def smlt_planners() -> Mapping[str, Entry]:
         "optuna": Entry(
             "smlt.planners.optuna:OptunaPlanner", summary="Optuna's search from the model's best on, under constraints"
         ),
+        "bo": Entry("smlt.planners.bo:BoPlanner", summary="the paper's: Bayesian optimization that knows no model"),
     }
