@@ -23,6 +23,7 @@ from smlt.cli import (
     logs,
     plan,
     prices,
+    profile,
     resume,
     runs,
     scale,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("plan")(plan.plan)
+app.command("profile")(profile.profile)
 app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("status")(status.status)

@@ -57,6 +57,7 @@ def train(
     """Train a task: TASK, or the one that smlt.toml names. Local unless told otherwise."""
     from smlt.cli.driving import Shown, drive
     from smlt.cli.loading import absolute_runs_dir, load_settings
+    from smlt.cli.spending import confirm_spending
     from smlt.core.engine import RunRequest, plan_for
     from smlt.core.plugins import load_registry
     from smlt.core.profile import read_profile
@@ -70,5 +71,7 @@ def train(
     settings = load_settings(registry, config=config, assignments=assignments, flags=flags)
     request = RunRequest(settings.spec, absolute_runs_dir(runs_dir), settings.folder)
     measured = read_profile(profile) if profile else None
-    request = replace(request, plan=plan_for(request, registry, measured))
+    plan = plan_for(request, registry, measured)
+    confirm_spending(request, plan, registry, yes=yes)
+    request = replace(request, plan=plan)
     raise typer.Exit(drive(request, registry, Shown(output, quiet, verbose, debug), detach=detach))
