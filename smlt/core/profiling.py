@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import resource
 import statistics
@@ -54,10 +55,18 @@ LEAST_SLOPE = 0.1
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds of a step of so many examples, over so many steps."""
+    """Steps of so many examples.
+
+    Attributes:
+        examples: of a step.
+        seconds: of a step at the median.
+        quickest_s: of the quickest, which other programs have disturbed least.
+        steps: that were timed.
+    """
 
     examples: int
     seconds: float
+    quickest_s: float
     steps: int
 
 
@@ -97,7 +106,7 @@ def take_profile(
     if cores > 1:
         every = _in_process(spec, parcel, registry, threads=cores, steps=True).timings
         count += sum(timing.steps for timing in every)
-        exponent = _exponent(found.timings[-1], every[-1], base_s, cores)
+        exponent = _exponent(found.timings[-1], every[-1], cores)
     return replace(profile, speed=Speed(1 / each_s, base_s, exponent, cores, count))
 
 
@@ -112,10 +121,10 @@ def _line(timings: tuple[Timing, ...]) -> tuple[float, float]:
     return max(large.seconds - each_s * large.examples, 1e-6), each_s
 
 
-def _exponent(one: Timing, every: Timing, base_s: float, cores: int) -> float:
-    """How quickness grows with cores, from the parts of a step that grow with its examples; 0.05 to 1."""
-    gain = (one.seconds - base_s) / max(every.seconds - base_s, 0.01 * one.seconds)
-    return float(min(max(np.log(gain) / np.log(cores), 0.05), 1.0)) if gain > 0 else 0.05
+def _exponent(one: Timing, every: Timing, cores: int) -> float:
+    """How quickness grows with cores; 0.05 to 1. By the quickest steps: whoever shares the machine takes cores, and a
+    task that is left one would look like one that cannot use two."""
+    return min(max(math.log(one.quickest_s / every.quickest_s) / math.log(cores), 0.05), 1.0)
 
 
 def _in_process(spec: JobSpec, parcel: TaskParcel, registry: Registry, *, threads: int, steps: bool) -> Found:
@@ -234,7 +243,7 @@ def _timed(take: Callable[[int], None], examples: int) -> Timing:
         start = time.perf_counter()
         take(examples)
         times.append(time.perf_counter() - start)
-    return Timing(examples, statistics.median(times), len(times))
+    return Timing(examples, statistics.median(times), min(times), len(times))
 
 
 def _state_bytes(task: TrainingTask) -> int:
