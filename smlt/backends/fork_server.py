@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from smlt.backends.function_process import die_with_parent, how_it_ended, kill_group, run_entry, take_over_output
+from smlt.backends.function_process import (
+    OUT_OF_MEMORY_CODE,
+    die_with_parent,
+    how_it_ended,
+    kill_group,
+    run_entry,
+    take_over_output,
+)
 from smlt.backends.link import CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report, listening_at
 from smlt.core import wire
 from smlt.core.backend import Phase, RankSpec
@@ -162,7 +169,8 @@ class ForkServer:
         code = os.waitstatus_to_exitcode(status)
         detail = function.ended_for if code < 0 and function.ended_for else how_it_ended(code)
         phase = Phase.ENDED if code == 0 else Phase.LOST
-        self._link.send(Report(GONE, function.handle, function.pid, phase.value, detail if code else ""))
+        short = code == OUT_OF_MEMORY_CODE
+        self._link.send(Report(GONE, function.handle, function.pid, phase.value, detail if code else "", short))
 
 
 def _be_function(entry: str, spec: RankSpec, log_path: str, server: int) -> NoReturn:

@@ -12,6 +12,10 @@ from contextlib import suppress
 from typing import TextIO
 
 from smlt.core.backend import RankSpec
+from smlt.core.out_of_memory import is_out_of_memory
+
+OUT_OF_MEMORY_CODE = 71
+"""The exit code of a function that came to no word of its own for want of memory."""
 
 
 def die_with_parent(parent: int) -> bool:
@@ -50,9 +54,9 @@ def run_entry(entry: str, spec: RankSpec) -> int:
         if not isinstance(stop.code, int | None):
             print(stop.code, file=sys.stderr)
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
-        code = 1
+        code = OUT_OF_MEMORY_CODE if is_out_of_memory(error) else 1
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -67,4 +71,6 @@ def kill_group(pid: int) -> None:
 
 def how_it_ended(code: int) -> str:
     """Of an exit code as subprocess has it: negative for a signal."""
+    if code == OUT_OF_MEMORY_CODE:
+        return "its memory did not suffice to begin"
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

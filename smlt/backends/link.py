@@ -34,7 +34,7 @@ class Order:
 @dataclass(frozen=True)
 class Report:
     """To the launcher: the server, `pid`, is ready or unusable (`detail` says why), a function started as `pid`,
-    or it is gone in `phase`.
+    or it is gone in `phase`, perhaps `out_of_memory`.
     """
 
     event: str
@@ -42,6 +42,7 @@ class Report:
     pid: int = 0
     phase: str = ""
     detail: str = ""
+    out_of_memory: bool = False
 
 
 class Link:

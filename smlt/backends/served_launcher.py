@@ -216,7 +216,7 @@ class ServedLauncher(Launcher):
                 self._states[report.handle] = FunctionState(Phase.RUNNING)
             elif report.event == GONE:
                 self._pids.pop(report.handle, None)
-                self._states[report.handle] = FunctionState(Phase(report.phase), report.detail)
+                self._states[report.handle] = FunctionState(Phase(report.phase), report.detail, report.out_of_memory)
 
     def _server_died(self) -> None:
         """Its functions died with it, or do now; `launch` starts another server."""

@@ -54,6 +54,9 @@ class EventLines:
                 yield f"evaluated at step {data['step']}: {metric_text(data['metrics'])} ({taken})"
             case "adopted":
                 yield f"going on with the {data['workers']} worker{'s' if data['workers'] != 1 else ''} that are there"
+            case "memory_raised":
+                sizes = format_bytes(data["from_mib"] * 2**20), format_bytes(data["memory_mib"] * 2**20)
+                yield f"rank {data['rank']} ran out of its {sizes[0]}: workers are launched with {sizes[1]} from now on"
             case "order":
                 yield _order(data)
             case "output":
@@ -142,6 +145,6 @@ def _detail(event: RunEvent) -> Iterator[str]:
 def own_traceback(failure: Mapping[str, Any]) -> str:
     """The traceback of a failure; of an error that the task raised, the part that is the task's."""
     text = str(failure.get("traceback") or "").rstrip()
-    if failure.get("kind") == "TaskError":
+    if failure.get("kind") in ("TaskError", "OutOfMemory"):
         text = text.split("\n\nThe above exception was the direct cause", 1)[0]
     return text

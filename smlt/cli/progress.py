@@ -124,7 +124,7 @@ class Bar(Progress):
         from rich.text import Text
 
         lines = self._lines.of(event)
-        if self._detailed or event.kind in ("created", "planned", "output", "evaluated"):
+        if self._detailed or event.kind in ("created", "planned", "memory_raised", "output", "evaluated"):
             for line in lines:
                 self._console.print(Text(line))
 

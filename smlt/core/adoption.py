@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from smlt._version import __version__
 from smlt.core import layout, wire
@@ -51,7 +52,7 @@ def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | 
     ready = [event.data for event in events if event.kind == "ready" and event.data["generation"] == opened.generation]
     if len(launched) != len(opened.members) or not ready:
         return None  # it had hardly begun
-    addresses = [Address(opened.generation, rank, number) for rank, (number, _) in sorted(launched.items())]
+    addresses = [Address(opened.generation, rank, data["incarnation"]) for rank, (data, _) in sorted(launched.items())]
     claims = [_claimed_by(run.store, address) for address in addresses]
     lost = tuple(rank for rank, uuid in enumerate(claims) if uuid != opened.members[rank])
     if len(lost) == len(addresses):
@@ -62,6 +63,7 @@ def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | 
         wish=wish,
         incarnations=tuple(address.incarnation for address in addresses),
         launched_at=tuple(at - age_s for _, (_, at) in sorted(launched.items())),
+        memory_mib=tuple(data["memory_mib"] for _, (data, _) in sorted(launched.items())),
         lost=lost,
         total_steps=ready[-1]["total_steps"],
         eval_examples=ready[-1]["eval_examples"],
@@ -77,10 +79,10 @@ def _as_told(job: JobSpec, run: OpenRun) -> JobSpec:
     return job.model_copy(update={"job": named, "limits": run.spec.limits})
 
 
-def _launched(events: list[RunEvent], generation: int) -> dict[int, tuple[int, float]]:
-    """By rank of a generation, its newest incarnation and when that was launched (Unix time)."""
+def _launched(events: list[RunEvent], generation: int) -> dict[int, tuple[dict[str, Any], float]]:
+    """By rank of a generation, what was noted when its newest incarnation was launched, and when (Unix time)."""
     return {
-        event.data["rank"]: (event.data["incarnation"], event.time)
+        event.data["rank"]: (event.data, event.time)
         for event in events
         if event.kind == "launched" and event.data["generation"] == generation
     }

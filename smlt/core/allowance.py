@@ -18,6 +18,7 @@ class Allowance:
         self._committed_usd = 0.0
         self._worker_usd = 0.0
         self._leased_usd = 0.0
+        self._larger_worker_usd = 0.0
 
     def started(self, event: Started) -> None:
         """The clock runs; money was spent by earlier sessions."""
@@ -26,7 +27,11 @@ class Allowance:
     def ticked(self, event: Tick) -> None:
         """The ledger was read."""
         self._committed_usd, self._worker_usd = event.committed_usd, event.worker_usd
-        self._leased_usd = event.leased_usd
+        self._leased_usd, self._larger_worker_usd = event.leased_usd, event.larger_worker_usd
+
+    def enlarged(self) -> None:
+        """Functions are of the next larger size from now on; of the one after that the next tick knows the price."""
+        self._worker_usd = self._larger_worker_usd
 
     def launched(self, functions: int) -> None:
         """So many functions are started, which the ledger will know when it is read next."""

@@ -36,6 +36,8 @@ class Limits:
     Attributes:
         max_workers: most functions at once.
         memory_choices_mib: sizes on offer, ascending.
+        memory_is_enforced: whether a function has just its size; otherwise sizes are labels for prices, and all
+            functions share what the machine has.
         function_time_limit_s: the platform ends a function after this; None for never.
         vcpus_at_hand: cores of the machine, for a backend that runs here.
         beat_s: how often a worker reports and looks for orders.
@@ -50,6 +52,7 @@ class Limits:
     beat_s: float
     orphan_grace_s: float
     start_deadline_s: float
+    memory_is_enforced: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,16 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class FunctionState:
-    """A function's phase; for an ended or lost one, `detail` says how (exit code, signal, time limit)."""
+    """A function's phase.
+
+    Attributes:
+        detail: of an ended or lost one, how it ended: exit code, signal, time limit.
+        out_of_memory: it was lost because it needed more memory than it had, as far as the platform can tell.
+    """
 
     phase: Phase
     detail: str = ""
+    out_of_memory: bool = False
 
 
 class Launcher(ABC):

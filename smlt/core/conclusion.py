@@ -73,7 +73,7 @@ def _summary(run: OpenRun, finish: Finish, plan: Plan, events: list[RunEvent]) -
         replacements=view.replacements,
         recovered_fast=view.recovered_fast,
         handover_stall_seconds=view.handover_stalls_s,
-        allocation={**asdict(plan.allocation), "workers": view.workers_wanted},
+        allocation={**asdict(plan.allocation), "workers": view.workers_wanted, "memory_mib": view.memory_mib},
         planner=planner_name(run.spec, run.backend),
         weights_sha256=finish.left.weights_sha256 if finish.left else "",
         state_sha256=finish.left.state_sha256 if finish.left else "",

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from smlt.core.allowance import Allowance
 from smlt.core.course import Course
-from smlt.core.endings import AGREED, LIMITS, PASSING, UNREADABLE, Ending, State, go_on
+from smlt.core.endings import AGREED, LIMITS, OUT_OF_MEMORY, PASSING, UNREADABLE, Ending, State, go_on
 from smlt.core.fleet import Generation, Member, introduction
+from smlt.core.memory_size import MemorySize
 from smlt.core.messages import Failure, Left
 from smlt.core.run_events import (
     Address,
@@ -54,11 +55,15 @@ class Controller:
 
     Args:
         terms: what it holds the run to.
+
+    Attributes:
+        memory: of what it launches.
     """
 
     terms: Terms
     state: State = State.PLANNING
-    _current: Generation = field(default_factory=lambda: Generation(0, 0, 0.0))
+    memory: MemorySize = field(init=False)
+    _current: Generation = field(default_factory=lambda: Generation(0, 0, 0.0, 0))
     _next: Generation | None = None
     _old: dict[Address, float] = field(default_factory=dict)
     _launched: int = 0
@@ -78,7 +83,7 @@ class Controller:
     def __post_init__(self) -> None:
         self._watch, self._allowance = Watch(self.terms), Allowance(self.terms)
         self._timetable = Timetable(self.terms, self._watch, self._course, self._allowance)
-        self._workers = self.terms.workers
+        self._workers, self.memory = self.terms.workers, MemorySize(self.terms)
 
     def handle(self, event: Event) -> list[Command]:
         """What to do now that `event` has happened."""
@@ -166,23 +171,22 @@ class Controller:
             yield from self._finish("stopped", "budget")
             return
         self._launched += 1
-        self._current = Generation(self._launched, self._workers, now)
+        self._current = Generation(self._launched, self._workers, now, self.memory.mib)
         self._current.postpone(self.terms.max_workers - len(self._old), now)  # for the others those must go who left
         yield from self._launch(self._current.members, self._workers)
 
     def _launch_next(self, now: float, reason: str) -> Iterator[Command]:
         """Let another generation make ready, while this one goes on."""
         self._launched += 1
-        self._next = Generation(self._launched, self._workers, now)
+        self._next = Generation(self._launched, self._workers, now, self.memory.mib)
         yield Record("hand_over", {"generation": self._launched, "workers": self._workers, "reason": reason})
         yield from self._launch(self._next.members, self._workers)
 
     def _launch(self, members: Sequence[Member], workers: int) -> Iterator[Command]:
         """Start functions; that they may be running is on record before any of them is."""
-        addresses = [member.address for member in members]
-        self._allowance.launched(len(addresses))
-        yield from (Record("launched", vars(address)) for address in addresses)
-        yield from (Launch(member.address, workers) for member in members if member.is_here)
+        self._allowance.launched(len(members))
+        yield from (_intent(member) for member in members)
+        yield from (Launch(member.address, workers, member.memory_mib) for member in members if member.is_here)
 
     def _drop_next(self) -> Iterator[Command]:
         if self._next:
@@ -299,6 +303,9 @@ class Controller:
             return
         if failure.kind in UNREADABLE:
             yield FindState()
+        if failure.kind == OUT_OF_MEMORY:
+            yield from self._on_out_of_memory(event.now, member, failure)
+            return
         if failure.kind in PASSING:
             yield from self._lose(event.now, member, f"{failure.message} ({failure.hint})")
             return
@@ -319,12 +326,39 @@ class Controller:
         known = member.is_gone
         self._generation_of(event.address).give_up(member)
         yield Record("exited", {**vars(event.address), "detail": event.detail})
-        if member.left is None and not known:
+        if member.left is None and not known and event.out_of_memory:
+            yield from self._on_out_of_memory(event.now, member, Failure(OUT_OF_MEMORY, event.detail, "", ""))
+        elif member.left is None and not known:
             yield from self._lose(event.now, member, event.detail or "it returned without a word")
         yield from self._finish_if_all_gone()
 
-    def _lose(self, now: float, member: Member, how: str) -> Iterator[Command]:
-        """A rank is lost: replace it, unless its generation is over anyway."""
+    def _on_out_of_memory(self, now: float, member: Member, failure: Failure) -> Iterator[Command]:
+        """Its memory did not suffice: it is launched again with more, and so is all that is launched from now on."""
+        generation, rank = self._generation_of(member.address), member.address.rank
+        if self._ending is None and member.memory_mib >= self.memory.mib:
+            if self.memory.grow():
+                yield from self._memory_raised(member, failure.message)
+            elif generation is self._current and not generation.is_leaving:
+                generation.give_up(member)
+                yield from self._fail(
+                    now, rank, "out of memory", self.memory.too_small(rank, member.memory_mib, failure)
+                )
+                return
+        yield from self._lose(
+            now, member, f"out of memory: {failure.message}", may_come_again=member.memory_mib >= self.memory.mib
+        )
+
+    def _memory_raised(self, member: Member, how: str) -> Iterator[Command]:
+        self._allowance.enlarged()
+        about = {"from_mib": member.memory_mib, "memory_mib": self.memory.mib, "detail": how}
+        yield Record("memory_raised", {**vars(member.address), **about})
+
+    def _lose(self, now: float, member: Member, how: str, *, may_come_again: bool = True) -> Iterator[Command]:
+        """A rank is lost: replace it, unless its generation is over anyway.
+
+        Args:
+            may_come_again: whether its next function is no better off, so that such losses must be counted.
+        """
         generation, address = self._generation_of(member.address), member.address
         yield from self._give_up(generation, member)
         yield Record("lost", {**vars(address), "step": self._course.step, "detail": how})
@@ -332,7 +366,8 @@ class Controller:
             if generation.is_over and not (self._ending and self._ending.failure):
                 yield from self._generation_over(now)
         elif self._ending is None:
-            yield from self._replace(now, generation, address, how)
+            losses = self._losses.count(address.rank, self._course.step) if may_come_again else 0
+            yield from self._replace(now, generation, address, how, losses)
         elif not self._ending.at_once:  # without it the others come to no agreed step
             yield from self._stop_at_once(now, self._ending)
 
@@ -341,8 +376,10 @@ class Controller:
             yield Kill(member.address)
         generation.give_up(member)
 
-    def _replace(self, now: float, generation: Generation, address: Address, how: str) -> Iterator[Command]:
-        losses, is_current = self._losses.count(address.rank, self._course.step), generation is self._current
+    def _replace(
+        self, now: float, generation: Generation, address: Address, how: str, losses: int
+    ) -> Iterator[Command]:
+        is_current = generation is self._current
         if is_current and generation.is_open and not generation.has_survivors and self._next:
             yield from self._give_up_current(now)  # those who are nearly ready are the quickest to go on
         elif losses > self.terms.max_losses and is_current:
@@ -350,7 +387,7 @@ class Controller:
         elif losses > self.terms.max_losses:
             yield from self._do_without_next(how)
         elif self._allowance.can_pay(1):
-            yield from self._launch([generation.relaunched(address.rank, now)], generation.workers)
+            yield from self._launch([generation.relaunched(address.rank, now, self.memory.mib)], generation.workers)
         elif is_current:
             yield from self._stop_at_once(now, Ending("stopped", "budget"))
         else:
@@ -402,7 +439,10 @@ class Controller:
         """Launch what was refused or had to wait, and is due."""
         room = self.terms.max_workers - len(self._old) - sum(each.functions for each in self._generations)
         for member in generation.retried(now, room):
-            yield Launch(member.address, generation.workers)
+            if member.memory_mib < self.memory.mib:  # what it was to have has not sufficed for another meanwhile
+                member.memory_mib = self.memory.mib
+                yield _intent(member)
+            yield Launch(member.address, generation.workers, member.memory_mib)
 
     # Time and money
 
@@ -570,6 +610,9 @@ class Controller:
     def _kill(self) -> Iterator[Command]:
         if not self._killed:
             self._killed = True
+            if self._ending and not self._ending.at_once:  # whom the platform cannot end hears it
+                self._ending.at_once = True
+                yield StopWorkers()
             yield KillWorkers()
 
     def _finish_if_all_gone(self) -> Iterator[Command]:
@@ -600,3 +643,8 @@ class Controller:
             return None
         member = generation.members[address.rank]
         return member if member.address == address else None
+
+
+def _intent(member: Member) -> Record:
+    """What is on record before a function is launched."""
+    return Record("launched", {**vars(member.address), "memory_mib": member.memory_mib})

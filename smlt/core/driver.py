@@ -107,6 +107,8 @@ class Driver:
         machine = Controller(
             run_events.Terms(
                 workers=self._plan.allocation.workers,
+                memory_mib=self._plan.allocation.memory_mib,
+                memory_choices_mib=limits.memory_choices_mib if limits.memory_is_enforced else (),
                 max_workers=limits.max_workers,
                 max_ranks=min(phase.size for phase in run.spec.job.batch_phases),
                 deadline_s=run.spec.limits.deadline,
@@ -119,7 +121,7 @@ class Driver:
         resume_from = checkpoint.latest_manifest(run.store)
         now = time.monotonic()
         spent_usd = self._ledger.items_usd(now)["total"]
-        worker_usd = self._worker_usd(machine.stopping_s)
+        worker_usd = self._worker_usd(machine.stopping_s, machine.memory.mib)
         adopted = self._adopt(now)
         self._known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
         first = run.before.generation + 1
@@ -130,7 +132,7 @@ class Driver:
             self._desk.renew()
             self._flush()
             time.sleep(limits.beat_s / 4)
-            for event in self._happenings(machine.stopping_s):
+            for event in self._happenings(machine):
                 self._handle(machine, event)
             for number, order in self._orders.read():
                 self._handle(machine, _asked(number, order))
@@ -155,7 +157,7 @@ class Driver:
         since = now - (time.time() - found.paid_until)
         for address in addresses:
             handle = handles[address.label]
-            self._ledger.adopted(handle, since, self._plan.allocation.memory_mib)
+            self._ledger.adopted(handle, since, found.adopted.memory_mib[address.rank])
             mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation, is_adopted=True)
             self._functions.append(_Function(address, handle, mailbox))
         self._told_until = found.told_until
@@ -241,7 +243,7 @@ class Driver:
             orphan_grace_s=min(limits.orphan_grace_s, self._lease_s / 2),
             lease_s=self._lease_s,
             time_limit_s=limits.function_time_limit_s,
-            memory_mib=allocation.memory_mib,
+            memory_mib=command.memory_mib,
             sync=allocation.sync,
             faults=run.backend.faults,
         )
@@ -251,11 +253,11 @@ class Driver:
         except CloudError as error:
             self._news.append(run_events.LaunchFailed(time.monotonic(), address, error.message, error.hint))
             return
-        self._ledger.started(handle, time.monotonic(), allocation.memory_mib)
+        self._ledger.started(handle, time.monotonic(), command.memory_mib)
         mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation)
         self._functions.append(_Function(address, handle, mailbox))
 
-    def _happenings(self, stopping_s: float) -> Iterator[run_events.Event]:
+    def _happenings(self, machine: Controller) -> Iterator[run_events.Event]:
         """All that has happened since the last look; a function's state is read before its mail, and told after it."""
         news, self._news = self._news, []
         yield from news
@@ -270,19 +272,20 @@ class Driver:
                 now = time.monotonic()
                 self._ledger.ended(function.handle, now)
                 lost = state.phase is Phase.LOST
-                yield run_events.WorkerExited(now, function.address, lost, state.detail)
-        yield self._tick(stopping_s)
+                yield run_events.WorkerExited(now, function.address, lost, state.detail, state.out_of_memory)
+        yield self._tick(machine)
 
-    def _tick(self, stopping_s: float) -> run_events.Tick:
-        now = time.monotonic()
+    def _tick(self, machine: Controller) -> run_events.Tick:
+        now, stopping_s, memory = time.monotonic(), machine.stopping_s, machine.memory
         blind, self._ticked_at = now - self._ticked_at > BLIND_S, now
         committed_usd = self._ledger.committed_usd(now, self._lease_s + stopping_s)
         leased_usd = self._ledger.committed_usd(now, self._lease_s + self._run.backend.limits.beat_s)
-        return run_events.Tick(now, committed_usd, self._worker_usd(stopping_s), blind, leased_usd)
+        worker_usd, larger_usd = (self._worker_usd(stopping_s, mib) for mib in (memory.mib, memory.larger_mib or 0))
+        return run_events.Tick(now, committed_usd, worker_usd, blind, leased_usd, larger_usd)
 
-    def _worker_usd(self, stopping_s: float) -> float:
-        """What one function more commits: its lease, and the time to stop it cleanly."""
-        return self._ledger.price_usd(self._lease_s + stopping_s, self._plan.allocation.memory_mib)
+    def _worker_usd(self, stopping_s: float, memory_mib: int) -> float:
+        """What one function more of this size commits: its lease, and the time to stop it cleanly."""
+        return self._ledger.price_usd(self._lease_s + stopping_s, memory_mib)
 
     def _events_of(self, function: _Function, mail: Mail) -> Iterator[run_events.Event]:
         """One mail as events, in the order in which things happened in the worker."""

@@ -26,6 +26,9 @@ PASSING = (
 UNREADABLE = ("NotFound", "CorruptObject")
 """Errors of a rank that may mean that the newest checkpoint is none."""
 
+OUT_OF_MEMORY = "OutOfMemory"
+"""The error of a rank whose memory did not suffice: it is launched again with more, where there is more."""
+
 
 class State(Enum):
     """Where the run is."""

@@ -104,6 +104,7 @@ def run(
         opened = as_taken(opened)
         if opened.before.state == "succeeded":
             checkpoint.reopen(opened.store)
+        plan = _with_memory(plan, opened.raised_mib)
     except SmltError:
         desk.change(closed=True)
         raise
@@ -145,6 +146,12 @@ def _train(
             return Driver(opened, place, plan, channel, desk, launcher, log, ledger).drive(interrupts)
         finally:
             launcher.close()
+
+
+def _with_memory(plan: Plan, raised_mib: int) -> Plan:
+    """The plan, with no less memory than the run is known to need."""
+    allocation = plan.allocation
+    return replace(plan, allocation=replace(allocation, memory_mib=max(allocation.memory_mib, raised_mib)))
 
 
 def _failed(error: SmltError) -> Finish:

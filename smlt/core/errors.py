@@ -76,6 +76,10 @@ class NonFiniteLoss(TaskError):
     """The loss of a step is NaN or infinite; the step was not applied."""
 
 
+class OutOfMemory(SmltError):
+    """A worker's memory did not suffice."""
+
+
 class JobFailed(SmltError):
     """A run ended in failure for a reason that is not the task's own."""
 

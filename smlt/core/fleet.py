@@ -21,6 +21,7 @@ class Member:
     Attributes:
         address: whose.
         launched_at, heard_at: by the controller's clock; heard_at is None before the first beat.
+        memory_mib: with which its function is launched.
         refused_at, retry_at: when the platform first refused to start it, and when it is tried, or tried again; None
             where it was not refused, or is being tried.
         wait_s: before it was tried last.
@@ -33,6 +34,7 @@ class Member:
 
     address: Address
     launched_at: float
+    memory_mib: int
     heard_at: float | None = None
     refused_at: float | None = None
     retry_at: float | None = None
@@ -62,6 +64,7 @@ class Generation:
         number: of the generation.
         workers: how many ranks.
         now: when its functions are launched.
+        memory_mib: with so much each.
 
     Attributes:
         members: by rank.
@@ -71,9 +74,9 @@ class Generation:
             there was to save then.
     """
 
-    def __init__(self, number: int, workers: int, now: float) -> None:
+    def __init__(self, number: int, workers: int, now: float, memory_mib: int) -> None:
         self.number = number
-        self.members = [Member(Address(number, rank, 0), now) for rank in range(workers)]
+        self.members = [Member(Address(number, rank, 0), now, memory_mib) for rank in range(workers)]
         self.round = -1
         self.stragglers = Stragglers(workers)
         self.opened_at = now
@@ -87,10 +90,11 @@ class Generation:
     def adopted(cls, adopted: Adopted, now: float) -> Generation:
         """A generation that another controller launched, in its open round."""
         opened, shape = adopted.round, TaskShape(0, adopted.eval_examples, 0, ())
-        generation = cls(opened.generation, len(opened.members), now)
+        generation = cls(opened.generation, len(opened.members), now, 0)
         generation.round = opened.number
         for member, address in zip(generation.members, adopted.addresses, strict=True):
             member.address, member.launched_at, member.heard_at = address, adopted.launched_at[address.rank], now
+            member.memory_mib = adopted.memory_mib[address.rank]
             if address.rank not in adopted.lost:
                 member.round, member.has_stepped = opened.number, True
                 generation.says_ready(member, Ready(opened.members[address.rank], shape, adopted.total_steps))
@@ -189,10 +193,10 @@ class Generation:
             self._count(member)
         return due[: max(0, room)]
 
-    def relaunched(self, rank: int, now: float) -> Member:
+    def relaunched(self, rank: int, now: float, memory_mib: int) -> Member:
         """The next incarnation of a rank, in the place of the one before."""
         address = self.members[rank].address
-        member = Member(Address(address.generation, rank, address.incarnation + 1), now)
+        member = Member(Address(address.generation, rank, address.incarnation + 1), now, memory_mib)
         self.members[rank] = member
         self._count(member)
         self.stragglers.forget(rank)

@@ -20,10 +20,12 @@ from smlt.core.backend import RankSpec
 from smlt.core.chaos import FaultPoints, once
 from smlt.core.chaos_channel import ChaosChannel
 from smlt.core.courier import Courier
+from smlt.core.endings import OUT_OF_MEMORY
 from smlt.core.errors import AlreadyExists, ChannelError, ProtocolError, SmltError, TaskError
 from smlt.core.job import JobSpec
 from smlt.core.membership import Membership
 from smlt.core.messages import Evaluation, Failure, Left, Ready, Rejoined, Round
+from smlt.core.out_of_memory import is_out_of_memory
 from smlt.core.output import OutputTee
 from smlt.core.patient_store import PatientStore
 from smlt.core.plugins import Registry, load_registry
@@ -73,15 +75,23 @@ def work(spec: RankSpec) -> None:
     except StopNow as stop:
         left = Left(stop.reason)
     except SmltError as error:
-        failure = Failure(type(error).__name__, error.message, error.hint, traceback.format_exc())
+        kind = OUT_OF_MEMORY if is_out_of_memory(error) else type(error).__name__
+        failure = Failure(kind, error.message, error.hint, traceback.format_exc())
     except SystemExit as error:
         message = f"the task called exit({'' if error.code is None else repr(error.code)}) in rank {spec.rank}"
         failure = Failure(
             "TaskError", message, "let it raise an exception that says what is wrong", traceback.format_exc()
         )
     except Exception as error:  # whatever it is, the user shall hear of it
-        message = f"smlt itself failed in rank {spec.rank}: {type(error).__name__}: {error}"
-        failure = Failure("JobFailed", message, "please report it, with what --debug shows", traceback.format_exc())
+        what = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            failure = Failure(OUT_OF_MEMORY, f"smlt's own part raised {what}", "", traceback.format_exc())
+        else:
+            message, hint = (
+                f"smlt itself failed in rank {spec.rank}: {what}",
+                "please report it, with what --debug shows",
+            )
+            failure = Failure("JobFailed", message, hint, traceback.format_exc())
     finally:
         if failure and not worker.has_claimed:
             worker.claim()  # only who holds the claim may say what is wrong

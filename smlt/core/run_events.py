@@ -28,6 +28,7 @@ class Terms:
 
     Attributes:
         workers: ranks of the first generation.
+        memory_mib: of each function, until that does not suffice.
         max_workers: functions that may live at once.
         deadline_s: seconds from the start to the moment when the run must have stopped; None for no deadline.
         budget_usd: money the run may commit; None for no limit.
@@ -42,9 +43,11 @@ class Terms:
         start_s: a first guess of how long a function takes to be READY.
         max_ranks: a generation can have so many ranks: each needs an example of every step; None for `max_workers`.
         max_losses: a rank that is lost more often without progress fails the run.
+        memory_choices_mib: sizes of a function on offer, ascending; empty where a larger one has no more memory.
     """
 
     workers: int
+    memory_mib: int
     max_workers: int
     deadline_s: float | None
     budget_usd: float | None
@@ -59,6 +62,7 @@ class Terms:
     start_s: float = 5.0
     max_losses: int = 3
     max_ranks: int | None = None
+    memory_choices_mib: tuple[int, ...] = ()
 
 
 # Events: what happened. `now` is seconds by one clock that never goes back.
@@ -73,6 +77,7 @@ class Adopted:
         wish: that stands; empty for none.
         incarnations: by rank, the newest that was launched.
         launched_at: by rank, when that was, by the clock of all events.
+        memory_mib: by rank, with how much.
         lost: ranks whose newest incarnation is not in the round: they were being replaced.
         total_steps, eval_examples: of the job.
     """
@@ -81,6 +86,7 @@ class Adopted:
     wish: str
     incarnations: tuple[int, ...]
     launched_at: tuple[float, ...]
+    memory_mib: tuple[int, ...]
     lost: tuple[int, ...]
     total_steps: int
     eval_examples: int
@@ -190,12 +196,18 @@ class WorkerFailed:
 
 @dataclass(frozen=True)
 class WorkerExited:
-    """A function is over, as the platform sees it; `detail` says how if it was not by returning."""
+    """A function is over, as the platform sees it.
+
+    Attributes:
+        detail: says how if it was not by returning.
+        out_of_memory: as in `smlt.core.backend.FunctionState`.
+    """
 
     now: float
     address: Address
     lost: bool
     detail: str
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,6 +247,7 @@ class Tick:
         worker_usd: what one function more would add to that, started and stopped cleanly.
         blind: the run's store was out of reach since the last tick, so that nothing could be heard of anybody.
         leased_usd: what is spent, and what the functions could still spend by the next tick and their leases' end.
+        larger_worker_usd: `worker_usd` of a function of the next larger size, if there is one.
     """
 
     now: float
@@ -242,6 +255,7 @@ class Tick:
     worker_usd: float = 0.0
     blind: bool = False
     leased_usd: float = 0.0
+    larger_worker_usd: float = 0.0
 
 
 Event = (
@@ -266,10 +280,11 @@ Event = (
 
 @dataclass(frozen=True)
 class Launch:
-    """Start a function; `workers` is the number of its generation's ranks."""
+    """Start a function with so much memory; `workers` is the number of its generation's ranks."""
 
     address: Address
     workers: int
+    memory_mib: int
 
 
 @dataclass(frozen=True)

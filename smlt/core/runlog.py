@@ -18,8 +18,8 @@ class RunEvent:
     Attributes:
         time: seconds since the Unix epoch, by the controller's clock.
         kind: one of `created, planned, state, launched, launch_failed, ready, round_opened, steps, rolled_back,
-            evaluated, checkpointed, rejoined, output, exited, lost, stalled, scale, order, hand_over, hand_over_failed,
-            handed_over, wish, spent, failed, finished`.
+            evaluated, checkpointed, rejoined, output, exited, lost, memory_raised, stalled, scale, order, hand_over,
+            hand_over_failed, handed_over, wish, spent, failed, finished`.
         data: plain data; which keys a kind has is said where `RunView` reads them.
     """
 
@@ -112,6 +112,7 @@ class RunView:
         replacements: how often a rank was launched again.
         recovered_fast: whether a rank has begun anew without what was its own.
         workers_up, workers_wanted: functions that are ready, and the allocation.
+        memory_mib: of each function that is launched now.
         started, ended: Unix times; 0 where not yet.
         deadline_s, budget_usd: the limits, if any.
         spent_usd, function_s: by the ledger: US dollars, and seconds of all functions.
@@ -140,6 +141,7 @@ class RunView:
     recovered_fast: bool = False
     workers_up: int = 0
     workers_wanted: int = 0
+    memory_mib: int = 0
     started: float = 0.0
     ended: float = 0.0
     deadline_s: float | None = None
@@ -174,7 +176,12 @@ def _created(view: RunView, event: RunEvent) -> RunView:
 
 
 def _planned(view: RunView, event: RunEvent) -> RunView:
-    return replace(view, workers_wanted=event.data["allocation"]["workers"])
+    allocation = event.data["allocation"]
+    return replace(view, workers_wanted=allocation["workers"], memory_mib=allocation["memory_mib"])
+
+
+def _memory_raised(view: RunView, event: RunEvent) -> RunView:
+    return replace(view, memory_mib=event.data["memory_mib"])
 
 
 def _state(view: RunView, event: RunEvent) -> RunView:
@@ -275,6 +282,7 @@ _FOLDS: dict[str, Callable[[RunView, RunEvent], RunView]] = {
     "rolled_back": _rolled_back,
     "rejoined": _rejoined,
     "adopted": _adopted,
+    "memory_raised": _memory_raised,
     "scale": _scale,
     "steps": _steps,
     "evaluated": _evaluated,

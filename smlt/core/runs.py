@@ -34,6 +34,7 @@ class OpenRun:
         parcel: the task.
         goes_on: whether it was there already, and is to be gone on with even where it is finished.
         before: what earlier sessions of the run came to.
+        raised_mib: what they had to raise the memory of its functions to; 0 where it has sufficed.
     """
 
     name: str
@@ -44,6 +45,7 @@ class OpenRun:
     parcel: TaskParcel
     goes_on: bool = False
     before: RunView = field(default_factory=RunView)
+    raised_mib: int = 0
 
 
 def open_run(
@@ -119,7 +121,7 @@ def _open_again(run: OpenRun) -> OpenRun:
     elif view.state == "succeeded":
         hint = f"smlt resume {run.name} --epochs N goes on for longer; for a new run choose another --name"
         raise ConfigError(f"run {run.name!r} is finished", hint)
-    return replace(run, before=view)
+    return replace(run, before=view, raised_mib=last_session(run.store, record).memory_for(run.spec))
 
 
 def _check_more_to_do(run: OpenRun, record: RunRecord, is_finished: bool) -> None:

@@ -24,11 +24,18 @@ class Session:
         folder: where the task's file was looked up; None where an older smlt did not say it, or nobody yet.
         code: what of the task is kept: `sha256` of the bundle (empty for a class given in Python), `module`,
             `class_name`, `preload`; empty where nothing was said.
+        raised_mib: what its functions' memory was raised to, then or in sessions before that were told the same; 0 for
+            not.
     """
 
     job: JobSpec
     folder: Path | None
     code: dict[str, Any]
+    raised_mib: int = 0
+
+    def memory_for(self, job: JobSpec) -> int:
+        """What a session needs that is to train `job`; 0 where nothing is known, or it asks for another size."""
+        return self.raised_mib if _memory_asked(job.to_plain()) == _memory_asked(self.job.to_plain()) else 0
 
 
 def last_session(store: ObjectStore, record: RunRecord) -> Session:
@@ -36,14 +43,23 @@ def last_session(store: ObjectStore, record: RunRecord) -> Session:
     job: dict[str, Any] = record.job
     folder: Path | None = None
     code: dict[str, Any] = {}
+    raised_mib = 0
     for _, event in read_events(store):
         if event.kind == "created":
-            job, code = event.data.get("job", job), event.data.get("code", {})
+            before, job, code = job, event.data.get("job", job), event.data.get("code", {})
+            raised_mib = raised_mib if _memory_asked(before) == _memory_asked(job) else 0
             folder = Path(event.data["folder"]) if "folder" in event.data else None
         elif event.kind == "scale":
             workers = {**job["workers"], "count": event.data["workers"]}
             job = {**job, "workers": {**workers, "max": max(workers["max"], workers["count"])}}
-    return Session(JobSpec.from_plain(job), folder, code)
+        elif event.kind == "memory_raised":
+            raised_mib = event.data["memory_mib"]
+    return Session(JobSpec.from_plain(job), folder, code, raised_mib)
+
+
+def _memory_asked(job: dict[str, Any]) -> tuple[Any, Any]:
+    """What a job as plain data says of memory, and where."""
+    return job["workers"]["memory"], job["backend"]
 
 
 def kept_parcel(store: ObjectStore, record: RunRecord, session: Session) -> TaskParcel:

@@ -7,10 +7,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from smlt.core import strict_json
-from smlt.core.errors import CloudError, ConfigError, JobFailed, NonFiniteLoss, PluginError, SmltError, TaskError
+from smlt.core.errors import (
+    CloudError,
+    ConfigError,
+    JobFailed,
+    NonFiniteLoss,
+    OutOfMemory,
+    PluginError,
+    SmltError,
+    TaskError,
+)
 
 _TOLD_APART: dict[str, type[SmltError]] = {
-    kind.__name__: kind for kind in (ConfigError, PluginError, TaskError, NonFiniteLoss, CloudError)
+    kind.__name__: kind for kind in (ConfigError, PluginError, TaskError, NonFiniteLoss, OutOfMemory, CloudError)
 }
 
 
@@ -31,6 +40,7 @@ class Summary:
         recovered_fast: whether a rank has begun anew by `[sync].recovery = "fast"`: the digests are then not those of
             the run without the loss.
         handover_stall_seconds: one figure a hand-over.
+        allocation: of the last generation, with what its workers and their memory have come to.
         weights_sha256: over the raw bytes of all parameters in name order.
         state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.
         best: with `[job].keep_best`, the `step`, `value` and `model_path` of the best evaluation; else empty.

@@ -89,6 +89,13 @@ def _unplug(world: World, process: Process, fault: Fault) -> None:
         world.timeline.after(0.0, process.resume, process.ticket, type(process).broken)
 
 
+def _out_of_memory(world: World, process: Process, fault: Fault) -> None:
+    """From now on functions of this rank need more."""
+    world.needs_mib[process.rank] = round(fault.factor * world.terms.memory_mib)
+    if process.is_short_of_memory:
+        process.run_out_of_memory()
+
+
 # What is shared
 
 
@@ -169,6 +176,7 @@ _ON_PROCESS: dict[str, Callable[[World, Process, Fault], None]] = {
     "lost_mail": _lost_mail,
     "deaf": _deaf,
     "unplug": _unplug,
+    "out_of_memory": _out_of_memory,
 }
 _ON_WORLD: dict[str, Callable[[World, Fault], None]] = {
     "retry": _retry,

@@ -72,7 +72,9 @@ def _claimed(me: Process) -> None:
 def build(me: Process, command: events.Build) -> None:
     """Build the task."""
     me.doing("building")
-    if not me.reached("build"):
+    if me.is_short_of_memory:
+        me.run_out_of_memory()
+    elif not me.reached("build"):
         me.later(me.draw(me.world.timing.build_s), _built)
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from smlt.core import rank_events as events
+from smlt.core.endings import OUT_OF_MEMORY
 from smlt.core.errors import ChannelError, SmltError, StorageError
-from smlt.core.run_events import Address, Finish
+from smlt.core.run_events import Finish, Launch
 from smlt.core.sampler import Cursor
 from smlt.core.sync.header import Header
 from smlt.simulator.store import Kept
@@ -135,9 +136,11 @@ class Invariants:
                 raise Broken(f"generation {generation} recorded step {step}, and never step {before}")
             before = step + 1
 
-    def launching(self, address: Address, launched: int) -> None:
-        """Nobody is replaced who has not been ended, and no more functions live than may."""
-        platform, most = self._world.platform, self._world.terms.max_workers
+    def launching(self, command: Launch, launched: int) -> None:
+        """Nobody is replaced who has not been ended; no more functions live than may, nor with less memory."""
+        platform, most, address = self._world.platform, self._world.terms.max_workers, command.address
+        if command.memory_mib < self._world.log_memory_mib:
+            raise Broken(f"{address} is launched with {command.memory_mib} MiB, which has not sufficed before")
         if platform.running(address):
             raise Broken(f"{address} is launched twice")
         before = (
@@ -164,8 +167,13 @@ class Invariants:
                 raise Broken("the run succeeded without a model")
         elif finish.status == "failed" and (finish.failure is None or not finish.failure.message):
             raise Broken("the run failed and does not say why")
+        elif finish.failure and finish.failure.kind == OUT_OF_MEMORY and not self._needs_too_much():
+            raise Broken("the run failed of too little memory, and there was a size that suffices")
         elif finish.status == "failed" and not world.has_struck:
             raise Broken(f"the run failed although nothing went wrong: {finish.stop_reason}")
+
+    def _needs_too_much(self) -> bool:
+        return max(self._world.needs_mib.values()) > max(self._world.terms.memory_choices_mib)
 
     def not_over(self) -> None:
         """Every run ends."""

@@ -29,7 +29,7 @@ class Pilot:
 
     def __init__(self, world: World, epoch: int) -> None:
         self.world, self.epoch = world, epoch
-        self.machine = world.controller(world.terms)
+        self.machine = world.controller(replace(world.terms, memory_mib=world.log_memory_mib))
         self.finish: run_events.Finish | None = None
         self._over = False
         self.frozen_until_s = -1.0
@@ -56,14 +56,14 @@ class Pilot:
             self._change(round=None, wish="")
             self._course = max(self._course, int(resume_from or 0))
         # Functions that it does not go on with may still spend what their leases allow.
-        others = world.platform.launched - sum(world.platform.launched_of[each] for each in self._generations)
+        others = world.platform.sizes - sum(world.platform.sizes_of[each] for each in self._generations)
         started = run_events.Started(
             self.now,
             world.log_generation + 1,
             resume_from,
             self._course,
             world.spent_usd() + others * self._lease_usd,
-            world.scenario.usd_per_function_s * (world.lease_s + self.machine.stopping_s),
+            self._worker_usd(self.machine.memory.mib),
             adopted,
         )
         self._handle(started)
@@ -82,7 +82,7 @@ class Pilot:
         if opened is None or not world.scenario.adopts or opened.generation not in world.log_ready:
             return None
         launched = [item for _, item in sorted(world.log_launched[opened.generation].items())]
-        addresses = [Address(opened.generation, rank, number) for rank, (number, _) in enumerate(launched)]
+        addresses = [Address(opened.generation, rank, data["incarnation"]) for rank, (data, _) in enumerate(launched)]
         claims = [world.store.claims.get(address, "") for address in addresses]
         lost = tuple(rank for rank, uuid in enumerate(claims) if uuid != opened.members[rank])
         if len(lost) == len(addresses):
@@ -92,8 +92,9 @@ class Pilot:
         return run_events.Adopted(
             round=opened,
             wish=world.store.control.wish,
-            incarnations=tuple(number for number, _ in launched),
+            incarnations=tuple(address.incarnation for address in addresses),
             launched_at=tuple(at for _, at in launched),
+            memory_mib=tuple(data["memory_mib"] for data, _ in launched),
             lost=lost,
             total_steps=world.scenario.steps,
             eval_examples=world.shape.eval_examples,
@@ -143,7 +144,7 @@ class Pilot:
             exits = world.platform.exits_seen(generation, now)
             yield from self._read(generation, now)
             for over in exits:
-                yield run_events.WorkerExited(now, over.address, over.lost, over.detail)
+                yield run_events.WorkerExited(now, over.address, over.lost, over.detail, over.out_of_memory)
         yield self._tick(now)
 
     def _read(self, generation: int, now: float) -> Iterator[run_events.Event]:
@@ -199,21 +200,27 @@ class Pilot:
     def _tick(self, now: float) -> run_events.Tick:
         world = self.world
         blind, self._ticked_at_s = now - self._ticked_at_s > max(BLIND_S, 4 * world.timing.look_s), now
-        stopping_s = self.machine.stopping_s
-        rate = world.scenario.usd_per_function_s
-        spent_usd, launched = world.spent_usd(), world.platform.launched
+        rate, memory = world.scenario.usd_per_function_s, self.machine.memory
+        spent_usd, sizes = world.spent_usd(), world.platform.sizes
         self._check_money()
-        worker_usd = rate * (world.lease_s + stopping_s)
-        leased_usd = spent_usd + launched * (self._lease_usd + 1.5 * rate * world.timing.look_s)
-        return run_events.Tick(now, spent_usd + launched * worker_usd, worker_usd, blind, leased_usd)
+        worker_usd, larger_usd = (self._worker_usd(mib) for mib in (memory.mib, memory.larger_mib or 0))
+        leased_usd = spent_usd + sizes * (self._lease_usd + 1.5 * rate * world.timing.look_s)
+        committed_usd = spent_usd + sizes * self._worker_usd(world.terms.memory_mib)
+        return run_events.Tick(now, committed_usd, worker_usd, blind, leased_usd, larger_usd)
 
-    def _check_money(self, more: int = 0) -> None:
-        """What is spent, and what all functions, and so many more, may still spend before their leases end them.
+    def _worker_usd(self, memory_mib: int) -> float:
+        """What one function more of this size commits."""
+        world = self.world
+        seconds = world.lease_s + self.machine.stopping_s
+        return world.scenario.usd_per_function_s * seconds * memory_mib / world.terms.memory_mib
+
+    def _check_money(self, more: float = 0.0) -> None:
+        """What is spent, and what all functions, and one of size `more`, may still spend before their leases end them.
 
         Where nobody can end a function it ends in its own time, for which the rest of its lease is set aside.
         """
         world = self.world
-        leases = world.platform.launched + more if world.scenario.can_kill or more else 0
+        leases = world.platform.sizes + more if world.scenario.can_kill or more else 0
         left_s = world.lease_s
         if not more:  # those that were not renewed for a while have less left
             left_s = max(0.0, min(left_s, self._renewed_at_s + RENEW_S + world.timing.look_s + left_s - self.now))
@@ -237,8 +244,8 @@ class Pilot:
         match command:
             case run_events.Record(kind=kind, data=data):
                 self._record(kind, data)
-            case run_events.Launch(address=address, workers=workers):
-                self._launch(address, workers)
+            case run_events.Launch():
+                self._launch(command)
             case run_events.OpenRound(round=opened):
                 before = world.store.control.round
                 goes_on = before is not None and before.generation == opened.generation
@@ -264,7 +271,9 @@ class Pilot:
         if kind == "launched":
             generation = data["generation"]
             world.log_generation = max(world.log_generation, generation)
-            world.log_launched.setdefault(generation, {})[data["rank"]] = (data["incarnation"], self.now)
+            world.log_launched.setdefault(generation, {})[data["rank"]] = (data, self.now)
+        elif kind == "memory_raised":
+            world.log_memory_mib = data["memory_mib"]
         elif kind == "ready":
             world.log_ready.add(data["generation"])
         elif kind == "steps":
@@ -280,20 +289,20 @@ class Pilot:
         else:
             self._over = True
 
-    def _launch(self, address: Address, workers: int) -> None:
-        world = self.world
+    def _launch(self, command: run_events.Launch) -> None:
+        world, address = self.world, command.address
         self._flush()
         if self.is_over():
             return
         launched = sum(world.platform.launched_of[each] for each in self._generations)
-        world.invariants.launching(address, launched)
+        world.invariants.launching(command, launched)
         self._expected.setdefault(address, 0)
         self._addresses[address] = None
         if address.generation not in self._generations:
             self._generations.append(address.generation)
-        self._check_money(more=1)
+        self._check_money(more=command.memory_mib / world.terms.memory_mib)
         try:
-            world.platform.launch(address, workers, self.epoch)
+            world.platform.launch(command, self.epoch)
         except CloudError as error:
             self._news.append(run_events.LaunchFailed(self.now, address, error.message))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from smlt.core.errors import CloudError
-from smlt.core.run_events import Address
+from smlt.core.run_events import Address, Launch
 from smlt.simulator.process import Process
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class Exit(NamedTuple):
     address: Address
     lost: bool
     detail: str
+    out_of_memory: bool
 
 
 class Platform:
@@ -30,6 +31,7 @@ class Platform:
         refuses_until_s, throttle: until then no function is started; no more than so many a second.
         launched: functions that are there, without retries of the platform's own.
         launched_of: the same by generation.
+        sizes, sizes_of: their sizes added up, the first size of the run being 1; and by generation.
         never_ready: so many of the next functions hang before they are READY.
         retries: so many of the next functions are started twice.
     """
@@ -48,15 +50,17 @@ class Platform:
         self._started = 0
         self.launched = 0
         self.launched_of: Counter[int] = Counter()
-        self._seconds = 0.0
+        self.sizes = 0.0
+        self.sizes_of: defaultdict[int, float] = defaultdict(float)
+        self._all_sizes = self._size_s = 0.0
 
-    def launch(self, address: Address, workers: int, epoch: int) -> None:
+    def launch(self, command: Launch, epoch: int) -> None:
         """Start a function.
 
         Raises:
             CloudError: it is refused.
         """
-        world, now = self._world, self._world.timeline.now
+        world, now, address = self._world, self._world.timeline.now, command.address
         if now < self.refuses_until_s:
             raise CloudError("the platform does not answer")
         if now < self.throttles_until_s:
@@ -65,22 +69,29 @@ class Platform:
             self._in_second += 1
             if self._in_second > self.throttle:
                 raise CloudError("429: too many requests")
-        uuid = self._new(address, workers, epoch, world.draw(world.timing.start_s))
+        uuid = self._new(command, epoch, world.draw(world.timing.start_s))
         self.handles[address] = uuid
-        self.launched += 1
-        self.launched_of[address.generation] += 1
+        self._count(self.processes[uuid], 1)
         if self.retries > 0:
             self.retries -= 1
-            self._new(address, workers, epoch, world.draw(world.timing.start_s) * world.rng.choice((0.5, 1.0, 3.0)))
+            self._new(command, epoch, world.draw(world.timing.start_s) * world.rng.choice((0.5, 1.0, 3.0)))
 
-    def _new(self, address: Address, workers: int, epoch: int, start_s: float) -> str:
-        world, timeline = self._world, self._world.timeline
+    def _count(self, process: Process, more: int) -> None:
+        generation = process.address.generation
+        self.launched += more
+        self.launched_of[generation] += more
+        self.sizes += more * process.size
+        self.sizes_of[generation] += more * process.size
+
+    def _new(self, command: Launch, epoch: int, start_s: float) -> str:
+        world, timeline, address = self._world, self._world.timeline, command.address
         self._started += 1
         uuid = f"{address.generation}.{address.rank}.{address.incarnation}#{self._started}"
-        process = Process(world, world.machine(address.rank), address, workers, uuid, epoch)
+        process = Process(world, world.machine(address.rank), command, uuid, epoch)
         process.courier.heard_at_s += start_s
         self.processes[uuid] = process
-        self._seconds -= timeline.now
+        self._all_sizes += process.size
+        self._size_s -= timeline.now * process.size
         if self.never_ready > 0 and self.retries == 0:
             self.never_ready -= 1
             process.is_hung = True
@@ -101,16 +112,16 @@ class Platform:
             if self._world.scenario.can_kill:
                 process.exit("stopped", lost=True)
 
-    def ended(self, process: Process, detail: str, *, lost: bool) -> None:
+    def ended(self, process: Process, detail: str, *, lost: bool, out_of_memory: bool = False) -> None:
         """A process is over."""
         world, now = self._world, self._world.timeline.now
         del self.processes[process.uuid]
-        self._seconds += now
+        self._all_sizes -= process.size
+        self._size_s += now * process.size
         world.gone(process)
         if self.handles.get(process.address) == process.uuid:
-            self.launched -= 1
-            self.launched_of[process.address.generation] -= 1
-            over = Exit(now + world.timing.detect_s, process.address, lost, detail)
+            self._count(process, -1)
+            over = Exit(now + world.timing.detect_s, process.address, lost, detail, out_of_memory)
             self._exits.setdefault(process.address.generation, []).append(over)
 
     def exits_seen(self, generation: int, now: float) -> list[Exit]:
@@ -125,6 +136,6 @@ class Platform:
         """The function that was launched as this, if it is there; not a retry of the platform's own."""
         return self.processes.get(self.handles.get(address, ""))
 
-    def function_s(self) -> float:
-        """Seconds of all functions so far, from launch to end."""
-        return self._seconds + self._world.timeline.now * len(self.processes)
+    def size_s(self) -> float:
+        """Seconds of all functions so far, from launch to end, each times its size."""
+        return self._size_s + self._world.timeline.now * self._all_sizes

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smlt.core import rank_events as events
+from smlt.core.endings import OUT_OF_MEMORY
 from smlt.core.errors import ChannelError, ProtocolError, SmltError
 from smlt.core.function import CHANNEL_TRIES, LOST_PEER_S
 from smlt.core.messages import Failure, Left, Round
 from smlt.core.protocol import RankProtocol
-from smlt.core.run_events import Address
+from smlt.core.run_events import Launch
 from smlt.core.worker import RoundOver, StopNow
 from smlt.simulator.courier import ModelCourier
 from smlt.simulator.hands import HANDS, LOST, saved
@@ -29,8 +30,7 @@ class Process:
     Args:
         world: where.
         machine: of its rank.
-        address: which rank it was launched as.
-        workers: ranks of its generation.
+        launch: which rank it was launched as, of how many, and with how much memory.
         uuid: of this process.
         epoch: of the controller that launched it.
 
@@ -47,17 +47,15 @@ class Process:
     __slots__ = (
         "address", "asleep", "backlog", "channel_life", "command", "courier", "epoch", "exchanged", "formation",
         "has_claimed", "in_hand", "is_alive", "is_between_states", "is_fresh", "is_frozen", "is_hung", "is_unplugged",
-        "is_waiting", "joined", "kill_asked", "machine", "needs_round", "phase", "phase_since_s", "piece",
+        "is_waiting", "joined", "kill_asked", "machine", "memory_mib", "needs_round", "phase", "phase_since_s", "piece",
         "private", "rank", "reported", "round", "saver", "skew_s", "slowness", "state", "step", "step_began_s",
         "ticket", "troubles", "uuid", "workers", "world",
     )  # fmt: skip
 
-    def __init__(
-        self, world: World, machine: RankProtocol, address: Address, workers: int, uuid: str, epoch: int
-    ) -> None:
+    def __init__(self, world: World, machine: RankProtocol, launch: Launch, uuid: str, epoch: int) -> None:
         now = world.timeline.now
-        self.world, self.machine, self.address, self.rank = world, machine, address, address.rank
-        self.workers, self.uuid, self.epoch = workers, uuid, epoch
+        self.world, self.machine, self.address, self.rank = world, machine, launch.address, launch.address.rank
+        self.workers, self.memory_mib, self.uuid, self.epoch = launch.workers, launch.memory_mib, uuid, epoch
         self.courier = ModelCourier(self, epoch, now)
         self.is_alive, self.is_frozen, self.is_hung, self.is_unplugged = True, False, False, False
         self.kill_asked = self.has_claimed = self.needs_round = self.is_waiting = False
@@ -183,17 +181,34 @@ class Process:
             self.courier.finish(failure, left)
         self.exit("")
 
-    def exit(self, detail: str, *, lost: bool = False) -> None:
+    def run_out_of_memory(self) -> None:
+        """Its memory does not suffice: it says so, or the platform does."""
+        if self.world.rng.random() < 0.5:
+            self.finish(failure=Failure(OUT_OF_MEMORY, "an allocation failed", "", ""))
+        else:
+            self.exit("it needed more memory", lost=True, out_of_memory=True)
+
+    def exit(self, detail: str, *, lost: bool = False, out_of_memory: bool = False) -> None:
         """The process is over."""
         if self.is_alive:
             if self.formation is not None:
                 self.formation.explode()
             self.is_alive = False
-            self.world.platform.ended(self, detail, lost=lost)
+            self.world.platform.ended(self, detail, lost=lost, out_of_memory=out_of_memory)
 
     def later(self, seconds: float, receive: Callable[..., None], *args: Any) -> None:
         """Go on in so many seconds."""
         self.world.timeline.after(seconds, self.resume, self.ticket, receive, *args)
+
+    @property
+    def size(self) -> float:
+        """How much it costs, as a multiple of a function of the first size."""
+        return self.memory_mib / self.world.terms.memory_mib
+
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether it needs more memory than it has."""
+        return self.memory_mib < self.world.needs_mib.get(self.rank, 0)
 
     @property
     def has_state(self) -> bool:

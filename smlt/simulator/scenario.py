@@ -35,8 +35,13 @@ POINTS = (
 TOGETHER = frozenset({"compute", "contributed", "reduced", "commit", "evaluate", "save"})
 """Those which ranks that step together do not come to one by one."""
 
-PROCESS_FAULTS = ("kill", "hang", "freeze", "slow", "skew", "late_mail", "doubled_mail", "lost_mail", "deaf", "unplug")
+PROCESS_FAULTS = (
+    "kill", "hang", "freeze", "slow", "skew", "late_mail", "doubled_mail", "lost_mail", "deaf", "unplug",
+    "out_of_memory",
+)  # fmt: skip
 """Kinds that strike one process."""
+DRAWN_LAST = ("out_of_memory",)
+"""Kinds that are drawn after all others, so that a seed's other faults are what they were before there were these."""
 WORLD_FAULTS = (
     "retry",
     "never_ready",
@@ -68,7 +73,7 @@ class Fault:
         point: one of `POINTS`; empty for "at once".
         step: a fault with a `point` strikes at this step or later.
         seconds: how long it lasts.
-        factor: how many times slower; how many functions; how far a clock is off.
+        factor: how many times slower; how many functions; how far a clock is off; how many times the memory.
     """
 
     kind: str
@@ -120,6 +125,10 @@ class Timing:
         return cls(beat_s=beat_s, look_s=beat_s / 2)
 
 
+MEMORY_MIB = 1024
+"""Of the functions that a run begins with."""
+
+
 @dataclass(frozen=True)
 class Scenario:
     """One simulated run.
@@ -131,7 +140,8 @@ class Scenario:
         faults: what goes wrong.
         timing: how long things take.
         time_limit_s, budget_usd, deadline_s: limits; None for none.
-        usd_per_function_s: what a function costs a second.
+        usd_per_function_s: what a function of the first size costs a second; a larger one costs as much more.
+        memory_choices_mib: sizes on offer.
         exchange_every, has_private, recovers_fast: as in `smlt.core.protocol.Rules`.
         eval_every, save_every: steps between evaluations and between checkpoints; 0 for by time.
         save_interval_s: the time.
@@ -151,6 +161,7 @@ class Scenario:
     budget_usd: float | None = None
     deadline_s: float | None = None
     usd_per_function_s: float = 1e-4
+    memory_choices_mib: tuple[int, ...] = (MEMORY_MIB, 2 * MEMORY_MIB, 4 * MEMORY_MIB, 10 * MEMORY_MIB)
     exchange_every: int = 1
     has_private: bool = False
     recovers_fast: bool = False
@@ -219,10 +230,12 @@ class Scenario:
             scenario = replace(scenario, budget_usd=enough * rng.uniform(0.05, 2.0))
         if "deadline" in kinds and rng.random() < 0.1:
             scenario = replace(scenario, deadline_s=likely_s * rng.uniform(0.5, 1.5))
-        chosen = [kind for kind in kinds if kind in KINDS]
+        chosen = [kind for kind in kinds if kind in KINDS and kind not in DRAWN_LAST]
         count = min(6, int(rng.expovariate(0.5))) if chosen else 0
-        faults = tuple(_drawn(rng, rng.choice(chosen), scenario) for _ in range(count))
-        return replace(scenario, faults=faults, recovers_fast=private and rng.random() < 0.5)
+        faults = [_drawn(rng, rng.choice(chosen), scenario) for _ in range(count)]
+        scenario = replace(scenario, recovers_fast=private and rng.random() < 0.5)
+        faults += [_drawn(rng, kind, scenario) for kind in DRAWN_LAST if kind in kinds and rng.random() < 0.2]
+        return replace(scenario, faults=tuple(faults))
 
     @property
     def least_s(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from smlt.core.controller import Controller
 from smlt.core.job import BatchPhase, Job
@@ -20,7 +21,7 @@ from smlt.simulator.invariants import Invariants
 from smlt.simulator.pilot import Pilot
 from smlt.simulator.platform import Platform
 from smlt.simulator.process import Process
-from smlt.simulator.scenario import TOGETHER, Fault, Scenario
+from smlt.simulator.scenario import MEMORY_MIB, TOGETHER, Fault, Scenario
 from smlt.simulator.store import ModelStore
 from smlt.simulator.timeline import Timeline
 from smlt.simulator.trace import Trace
@@ -47,8 +48,10 @@ class World:
         has_struck: whether anything has gone wrong yet.
         log_generation, log_step, log_segments: what the run log says: the last generation that was launched, and the
             next step; of how many pieces it is.
-        log_launched, log_ready: what it says of each generation: each rank's newest incarnation, and since when; and
+        log_launched, log_ready: what it says of each generation: each rank's newest launch, and when that was; and
             whether anybody was READY.
+        log_memory_mib: with how much functions are launched by now, as it says.
+        needs_mib: by rank, how much memory its functions need, where that is more than they have at first.
         expected: SHARED state before each step, as an undisturbed run has it.
     """
 
@@ -87,7 +90,9 @@ class World:
         self.traps: dict[str, list[Fault]] = {}
         self.has_struck = False
         self.log_generation, self.log_step, self.log_segments = 0, 0, 0
-        self.log_launched: dict[int, dict[int, tuple[int, float]]] = {}
+        self.log_launched: dict[int, dict[int, tuple[dict[str, Any], float]]] = {}
+        self.log_memory_mib = self.terms.memory_mib
+        self.needs_mib: dict[int, int] = {}
         self.log_ready: set[int] = set()
         self.slowest = 1.0 + scenario.timing.spread
         self.pilots: list[Pilot] = []
@@ -206,7 +211,7 @@ class World:
 
     def spent_usd(self) -> float:
         """What all functions have cost so far."""
-        return self.platform.function_s() * self.scenario.usd_per_function_s
+        return self.platform.size_s() * self.scenario.usd_per_function_s
 
 
 class _Course(Schedule):
@@ -249,6 +254,8 @@ def _terms(scenario: Scenario) -> Terms:
     beat_s = scenario.timing.beat_s
     return Terms(
         workers=scenario.workers,
+        memory_mib=MEMORY_MIB,
+        memory_choices_mib=scenario.memory_choices_mib,
         max_workers=scenario.max_workers or scenario.workers,
         deadline_s=scenario.deadline_s,
         budget_usd=scenario.budget_usd,

@@ -74,6 +74,13 @@ def test_more_is_told_where_it_is_asked_for(capsys):
     assert "rank 1 is ready after 1.0 s" in capsys.readouterr().err
 
 
+def test_more_memory_is_told_of(capsys):
+    data = {"generation": 1, "rank": 1, "incarnation": 0, "from_mib": 1024, "memory_mib": 2048, "detail": "MemoryError"}
+    feed(Plain(detailed=False), RunEvent(102.0, "memory_raised", data))
+    told = "rank 1 ran out of its 1.0 GiB: workers are launched with 2.0 GiB from now on"
+    assert told in capsys.readouterr().err.splitlines()
+
+
 def test_a_failure_that_is_no_ranks_is_the_runs(capsys):
     failure = {"kind": "PluginError", "message": "functions cannot start here", "hint": "", "traceback": ""}
     Plain(detailed=True)(RunEvent(102.0, "failed", failure))

@@ -18,10 +18,10 @@ from smlt.core.plugins import load_registry
 from smlt.core.run_events import Address, Adopted, Launch, OpenRound, Started, Wish
 from smlt.core.runlog import RunLog
 from smlt.core.runs import OpenRun, open_run
-from tests.support.events import Desk, launches
+from tests.support.events import Desk, launches, relaunch
 
 ROUND = Round(3, 4, ("a", "b"))
-ADOPTED = Adopted(ROUND, "", (0, 2), (900.0, 950.0), (), total_steps=50, eval_examples=20)
+ADOPTED = Adopted(ROUND, "", (0, 2), (900.0, 950.0), (1024, 2048), (), total_steps=50, eval_examples=20)
 
 
 class Successor(Desk):
@@ -30,7 +30,7 @@ class Successor(Desk):
     def adopt(self, adopted: Adopted = ADOPTED, step: int = 7) -> list:
         self.generation = adopted.round.generation
         for address in adopted.addresses:
-            self.launched[address.generation, address.rank] = Launch(address, len(adopted.addresses))
+            self.launched[address.generation, address.rank] = Launch(address, len(adopted.addresses), 1024)
         manifest = layout.manifest(5)
         return self.tell(Started(self.now, self.generation + 1, manifest, step, adopted=adopted))
 
@@ -48,7 +48,7 @@ def test_nothing_is_launched_and_no_round_opened_for_functions_that_go_on() -> N
 def test_a_rank_that_dies_later_is_replaced_by_its_next_incarnation_in_the_next_round() -> None:
     desk = Successor()
     desk.adopt()
-    assert desk.killed(1) == [Launch(Address(3, 1, 3), 2)]
+    assert desk.killed(1) == [relaunch(3, 1, 3)]
     assert desk.state == "recovering"
     (opened,) = [*desk.ready(1), *desk.ready(0, after_round=4)]
     assert isinstance(opened, OpenRound)
@@ -59,7 +59,7 @@ def test_a_rank_that_dies_later_is_replaced_by_its_next_incarnation_in_the_next_
 def test_a_rank_that_was_being_replaced_is_replaced_again() -> None:
     desk = Successor()
     commands = desk.adopt(replace(ADOPTED, lost=(1,)))
-    assert Launch(Address(3, 1, 3), 2) in commands
+    assert relaunch(3, 1, 3) in commands
     assert desk.state == "recovering"
 
 
@@ -118,7 +118,7 @@ class Before:
         self.log.append("created", {**run, **limits, **told})
         for generation, rank, incarnation in [(2, 0, 7), (3, 0, 0), (3, 1, 0), (3, 1, 1), (3, 1, 2)]:
             address = {"generation": generation, "rank": rank, "incarnation": incarnation}
-            self.log.append("launched", address)
+            self.log.append("launched", {**address, "memory_mib": 1024 + incarnation})
             if ready:
                 self.log.append("ready", {**address, "total_steps": 50, "eval_examples": 20})
         step = {"step": 0, "epoch": 0, "loss": 1.0, "examples": 8, "seconds": 0.1}
@@ -143,6 +143,7 @@ def test_the_newest_incarnation_of_each_rank_is_found(before: Before) -> None:
     assert found.adopted.addresses == (Address(3, 0, 0), Address(3, 1, 2))
     assert found.adopted.launched_at == pytest.approx((970.0, 970.0), abs=20.0)
     assert (found.adopted.lost, found.adopted.total_steps, found.adopted.eval_examples) == ((), 50, 20)
+    assert found.adopted.memory_mib == (1024, 1026)
     assert (found.told_until, found.paid_until) == (12.0, before.now)
 
 

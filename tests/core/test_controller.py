@@ -37,7 +37,8 @@ def test_the_intent_is_recorded_before_any_launch() -> None:
     desk.start(generation=4)
     kinds = [type(command).__name__ for command in desk.said]
     assert kinds == ["Record"] * 3 + ["Launch"] * 3 + ["Record"]
-    assert desk.records("launched") == [{"generation": 4, "rank": rank, "incarnation": 0} for rank in range(3)]
+    first = {"generation": 4, "incarnation": 0, "memory_mib": 1024}
+    assert desk.records("launched") == [{**first, "rank": rank} for rank in range(3)]
 
 
 def test_a_run_goes_on_from_a_checkpoint_as_a_later_generation() -> None:

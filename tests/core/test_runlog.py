@@ -116,7 +116,7 @@ def fold(*events: tuple[str, dict[str, Any]], view: RunView = RunView()) -> RunV
 
 STARTED = (
     ("created", CREATED),
-    ("planned", {"allocation": {"workers": 2}}),
+    ("planned", {"allocation": {"workers": 2, "memory_mib": 1024}}),
     ("launched", {"generation": 1, "rank": 0, "incarnation": 0}),
     ("launched", {"generation": 1, "rank": 1, "incarnation": 0}),
     ("state", {"state": "starting"}),

@@ -26,7 +26,7 @@ def test_a_run_that_stops_for_its_budget_is_ended_when_what_was_set_aside_is_use
     assert desk.tell(Tick(10.0, committed_usd=2.0, worker_usd=0.5, leased_usd=1.0)) == [Wish("budget")]
     desk.steps(2, seconds=100.0)
     assert desk.tell(Tick(12.0, committed_usd=9.0, worker_usd=0.5, leased_usd=1.9)) == []
-    assert desk.tell(Tick(13.0, committed_usd=9.0, worker_usd=0.5, leased_usd=2.0)) == [KillWorkers()]
+    assert desk.tell(Tick(13.0, committed_usd=9.0, worker_usd=0.5, leased_usd=2.0)) == [StopWorkers(), KillWorkers()]
 
 
 def test_a_rank_that_hangs_while_it_waits_is_replaced_once_it_has_not_come_to_the_next_round() -> None:
@@ -68,7 +68,11 @@ def test_a_controller_that_takes_over_without_money_ends_the_functions_at_once()
     """Seed 100066 of the runs with a budget: taking the run over renews all leases, and there was no money for that."""
     desk = Desk(budget_usd=2.0)
     desk.run()
-    assert desk.tell(Tick(10.0, committed_usd=2.5, worker_usd=0.5, leased_usd=2.0)) == [Wish("budget"), KillWorkers()]
+    assert desk.tell(Tick(10.0, committed_usd=2.5, worker_usd=0.5, leased_usd=2.0)) == [
+        Wish("budget"),
+        StopWorkers(),
+        KillWorkers(),
+    ]
 
 
 def test_a_rank_that_leaves_alone_while_the_run_stops_softly_ends_it_at_once() -> None:

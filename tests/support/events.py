@@ -13,8 +13,10 @@ from smlt.core.run_events import Address, Command, Event, Terms
 from smlt.core.task import TaskShape
 
 SHAPE = TaskShape(100, 20, 7, ())
+MEMORY_MIB = 1024
 TERMS = Terms(
-    workers=2, max_workers=8, deadline_s=None, budget_usd=None, time_limit_s=None, start_deadline_s=60.0
+    workers=2, memory_mib=MEMORY_MIB, max_workers=8, deadline_s=None, budget_usd=None, time_limit_s=None,
+    start_deadline_s=60.0, memory_choices_mib=(MEMORY_MIB, 2048, 4096, 5120),
 )  # fmt: skip
 FAILURE = Failure("TaskError", "it broke", "mend it", "Traceback …")
 PASSING = Failure("ChannelError", "the channel closed", "", "Traceback …")
@@ -31,7 +33,7 @@ class Desk:
         self.terms = replace(TERMS, **terms)
         self.machine = Controller(self.terms)
         self.now = 1000.0
-        self.usd = self.worker_usd = 0.0
+        self.usd = self.worker_usd = self.larger_worker_usd = 0.0
         self.generation = 0
         self.launched: dict[tuple[int, int], run_events.Launch] = {}
         self.said: list[Command] = []
@@ -126,9 +128,16 @@ class Desk:
         return self.tell(run_events.WorkerFailed(self.now, self.address(rank, generation), failure))
 
     def exited(
-        self, rank: int, generation: int | None = None, *, lost: bool = False, detail: str = ""
-    ) -> list[Command]:  # fmt: skip
-        return self.tell(run_events.WorkerExited(self.now, self.address(rank, generation), lost, detail))
+        self,
+        rank: int,
+        generation: int | None = None,
+        *,
+        lost: bool = False,
+        detail: str = "",
+        out_of_memory: bool = False,
+    ) -> list[Command]:
+        address = self.address(rank, generation)
+        return self.tell(run_events.WorkerExited(self.now, address, lost, detail, out_of_memory))
 
     def killed(self, rank: int, generation: int | None = None) -> list[Command]:
         return self.exited(rank, generation, lost=True, detail="killed by signal 9")
@@ -151,7 +160,9 @@ class Desk:
     def tick(self, seconds: float = 0.0, usd: float = 0.0, *, blind: bool = False) -> list[Command]:
         """Time passes; `usd` is committed by now."""
         self.now += seconds
-        return self.tell(run_events.Tick(self.now, usd, self.worker_usd, blind))
+        return self.tell(
+            run_events.Tick(self.now, usd, self.worker_usd, blind, larger_worker_usd=self.larger_worker_usd)
+        )
 
     def live(self, seconds: float, usd: float = 0.0) -> list[Command]:
         """Time passes, and every rank of the generation that is training is heard of, computing."""
@@ -166,11 +177,11 @@ def uuid_of(address: Address) -> str:
 
 def launches(generation: int, ranks: int, workers: int | None = None) -> Sequence[Command]:
     """Of the first ranks of a generation, which are all of its workers unless a test says otherwise."""
-    return [run_events.Launch(Address(generation, rank), workers or ranks) for rank in range(ranks)]
+    return [run_events.Launch(Address(generation, rank), workers or ranks, MEMORY_MIB) for rank in range(ranks)]
 
 
-def relaunch(generation: int, rank: int, incarnation: int, workers: int = 2) -> Command:
-    return run_events.Launch(Address(generation, rank, incarnation), workers)
+def relaunch(generation: int, rank: int, incarnation: int, workers: int = 2, memory_mib: int = MEMORY_MIB) -> Command:
+    return run_events.Launch(Address(generation, rank, incarnation), workers, memory_mib)
 
 
 def opened(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,8 @@ class Linear(UserTask):
 
     fail_at: the task fails. crash_at: something fails that no adapter has translated. exit_at: the task exits. nan_at:
     the loss is NaN. print_at: each rank prints. hold_at: each rank writes its process id to `<folder>/held-<rank>` and
-    waits for `<folder>/go`. And slow_s: each step takes so long; fail_in_the_end: closing the task fails.
+    waits for `<folder>/go`. needs_at: from then on, each step takes needs_mib of memory. And slow_s: each step takes so
+    long; fail_in_the_end: closing the task fails.
     """
 
     framework = "numpy"
@@ -80,6 +82,8 @@ class LinearTraining(TrainingTask):
             raise SystemExit("that is enough")
         if step == params.get("print_at"):
             print(f"hello from rank {rank}")
+        if step >= params.get("needs_at", math.inf):
+            np.empty(params["needs_mib"] << 20, np.uint8)
         if step == params.get("hold_at"):
             folder = Path(params["folder"])
             draft = folder / f".held-{rank}"

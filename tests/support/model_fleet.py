@@ -103,7 +103,7 @@ class ModelFleet:
             assert self.finish is None, f"{command} after the end"
             match command:
                 case Record(kind="launched", data=data):
-                    self._recorded.add(Address(**data))
+                    self._recorded.add(Address(data["generation"], data["rank"], data["incarnation"]))
                     self.usd += self.desk.worker_usd
                     budget_usd = self.desk.terms.budget_usd
                     assert budget_usd is None or self.usd <= budget_usd, "launched beyond the budget"

@@ -31,7 +31,7 @@ class LithopsBackend(LocalBackend):
 
     def launcher(self, place: RunPlace) -> Launcher:
         """One FunctionExecutor for the run."""
-        return LithopsLauncher(place, max_workers=self.options.max_workers)
+        return LithopsLauncher(place, self.worker, max_workers=self.options.max_workers)
 
     def check(self) -> Sequence[CheckResult]:
         """What the local backend checks, and Lithops' version."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smlt.backends.function_process import how_it_ended, kill_group
+from smlt.backends.function_process import OUT_OF_MEMORY_CODE, how_it_ended, kill_group
 from smlt.backends.link import CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report
 from smlt.backends.lithops import entry as lithops_entry
 from smlt.core import wire
@@ -107,8 +107,7 @@ class LithopsHost:
                 call.deadline = min(call.deadline, now + call.spec.time_limit_s)
             self._link.send(Report(STARTED, call.handle, pid))
         if call.future.ready or call.future.success or call.future.done:
-            phase, detail = self._outcome(call.future)
-            self._gone(call, phase, detail)
+            self._gone(call, *self._outcome(call.future))
         elif call.deadline <= now:
             limited = call.spec.time_limit_s is not None and not self._orphaned
             reason = (
@@ -127,18 +126,19 @@ class LithopsHost:
         except FileNotFoundError:
             return 0
 
-    def _outcome(self, future: Any) -> tuple[Phase, str]:
+    def _outcome(self, future: Any) -> tuple[Phase, str, bool]:
         storage = self._executor.internal_storage
         try:
             future.status(throw_except=False, internal_storage=storage)
             if future.error:
                 text = str(future._exception[1])
-                return Phase.LOST, how_it_ended(-signal.SIGKILL) if "SIGKILL" in text else text
+                return Phase.LOST, how_it_ended(-signal.SIGKILL) if "SIGKILL" in text else text, False
             code = future.result(throw_except=False, internal_storage=storage)
         except Exception as error:  # whatever Lithops raises: how one call ended is not worth the others
             traceback.print_exc()
-            return Phase.LOST, f"Lithops cannot say how it ended: {type(error).__name__}: {error}"
-        return (Phase.ENDED, "") if code == 0 else (Phase.LOST, how_it_ended(code))
+            return Phase.LOST, f"Lithops cannot say how it ended: {type(error).__name__}: {error}", False
+        short = code == OUT_OF_MEMORY_CODE
+        return (Phase.ENDED, "", False) if code == 0 else (Phase.LOST, how_it_ended(code), short)
 
     def _end(self, call: _Call, reason: str) -> None:
         """Now: one that has not started finds the mark and returns; one that runs is killed, and Lithops reaps it."""
@@ -150,11 +150,11 @@ class LithopsHost:
             time.sleep(0.002)
         self._gone(call, Phase.LOST, reason if call.pid else "stopped before it started")
 
-    def _gone(self, call: _Call, phase: Phase, detail: str) -> None:
+    def _gone(self, call: _Call, phase: Phase, detail: str, out_of_memory: bool = False) -> None:
         del self._calls[call.handle]
         if call.pid:
             kill_group(call.pid)  # what it started itself, a data loader's processes for example
-        self._link.send(Report(GONE, call.handle, call.pid, phase.value, detail))
+        self._link.send(Report(GONE, call.handle, call.pid, phase.value, detail, out_of_memory))
 
 
 def remove_private_folder(folder: Path) -> None:

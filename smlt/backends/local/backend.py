@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from smlt.backends.channels.redis_address import addresses_of
 from smlt.backends.channels.reducing_protocol import Address
 from smlt.backends.file_store import UNLISTED
 from smlt.backends.process_launcher import ProcessLauncher
+from smlt.backends.served_launcher import WORKER
 from smlt.core.backend import Backend, BackendOptions, CheckResult, Launcher, Limits, RunPlace
 from smlt.core.catalog import Catalog, load_catalog
 from smlt.core.chaos import Fault, parse_faults
@@ -40,6 +42,9 @@ class LocalOptions(BackendOptions):
         None, ge=1, description="threads of each worker's mathematics; cores / workers where not given"
     )
     max_workers: int = Field(64, ge=1, description="most processes at once")
+    enforce_memory: bool = Field(
+        False, description="let a worker have no more memory than [workers].memory, as a cloud would (Linux only)"
+    )
     usd_per_gib_s: float = Field(0.0, ge=0.0, description="a made-up price of memory, for trying a budget at home")
     redis_url: str | None = Field(
         None,
@@ -77,6 +82,13 @@ class LocalOptions(BackendOptions):
             raise ValueError(f"{error.message} ({error.hint})" if error.hint else error.message) from None
         return chaos
 
+    @field_validator("enforce_memory")
+    @classmethod
+    def _can_be_enforced(cls, enforce: bool) -> bool:
+        if enforce and sys.platform != "linux":
+            raise ValueError("only Linux can hold a process to an amount of memory (leave it out: nothing is enforced)")
+        return enforce
+
     @field_validator("redis_url")
     @classmethod
     def _is_a_url(cls, url: str | None) -> str | None:
@@ -104,7 +116,7 @@ class LocalBackend(Backend[LocalOptions]):
 
     @property
     def limits(self) -> Limits:
-        """Of this machine and the options; memory sizes are labels that a price can be put on, not enforced."""
+        """Of this machine and the options; without `enforce_memory`, sizes are labels that a price can be put on."""
         return Limits(
             max_workers=self.options.max_workers,
             memory_choices_mib=(1024, 2048, 4096, 8192, 16384),
@@ -113,6 +125,7 @@ class LocalBackend(Backend[LocalOptions]):
             beat_s=0.1,
             orphan_grace_s=8.0,
             start_deadline_s=120.0,
+            memory_is_enforced=self.options.enforce_memory,
         )
 
     @property
@@ -131,7 +144,12 @@ class LocalBackend(Backend[LocalOptions]):
 
     def launcher(self, place: RunPlace) -> Launcher:
         """A fork server with `place.preload` imported."""
-        return ProcessLauncher(place)
+        return ProcessLauncher(place, self.worker)
+
+    @property
+    def worker(self) -> str:
+        """What a function runs."""
+        return "smlt.backends.local.limited:work" if self.options.enforce_memory else WORKER
 
     def object_store(self, place: RunPlace) -> StoreSpec:
         """The run's folder."""
