@@ -34,7 +34,7 @@ def test_ranks_hand_over_one_after_another_where_there_is_room_for_one_more(cour
         "kill:rank=0,at=building,incarnation=1",
         "kill:rank=0,at=meeting,incarnation=1",
         "kill:rank=0,at=loading,incarnation=1",
-        "kill:rank=1,step=40,at=serving",
+        "kill:rank=1,at=serving",
         "freeze:rank=0,at=ready,incarnation=1,seconds=1",
     ],
 )
