@@ -395,14 +395,16 @@ class Controller:
             yield from self._succeed(now)
 
     def _succeed(self, now: float) -> Iterator[Command]:
+        """A rank's heir has the place of the function before, which may be lost by now; if not, it leaves."""
         current = self._fleet.current
-        before, was_here = current.succeed(), False
+        before = current.succeed()
+        hands_over = before.is_here
         self._succession.succeeded()
-        if before.is_here:
-            self._fleet.old[before.address], was_here = now, True
+        if hands_over:
+            self._fleet.old[before.address] = now
         if current.is_ready:
             yield from self._open_round(now)
-        if was_here:
+        if hands_over:
             self._course.rank_succeeded(current.members[before.address.rank].address, current.round)
 
     def _give_up_current(self, now: float) -> Iterator[Command]:
