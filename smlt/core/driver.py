@@ -116,6 +116,7 @@ class Driver:
                 time_limit_s=limits.function_time_limit_s,
                 start_deadline_s=limits.start_deadline_s,
                 exchange_every=self._plan.allocation.sync.exchange_every,
+                has_private=self._plan.allocation.sync.has_private,
             )
         )
         resume_from = checkpoint.latest_manifest(run.store)
@@ -149,7 +150,7 @@ class Driver:
         if control.round is None:
             return None
         found = adoptable(run, control.round, control.wish, now)
-        addresses = found.adopted.addresses if found else ()
+        addresses = (*found.adopted.addresses, *found.adopted.heirs) if found else ()
         handles = self._launcher.adopt([address.label for address in addresses]) if addresses else {}
         if found is None or not handles:
             self._desk.change(round=None, wish="")
@@ -157,7 +158,7 @@ class Driver:
         since = now - (time.time() - found.paid_until)
         for address in addresses:
             handle = handles[address.label]
-            self._ledger.adopted(handle, since, found.adopted.memory_mib[address.rank])
+            self._ledger.adopted(handle, since, found.memory_mib[address])
             mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation, is_adopted=True)
             self._functions.append(_Function(address, handle, mailbox))
         self._told_until = found.told_until

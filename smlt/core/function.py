@@ -357,7 +357,8 @@ class FunctionWorker(Worker):
         self._timer.lap("commit")
         examples = training.schedule.size_at(cursor)
         record = self._timer.record(cursor.step, cursor.epoch, loss.mean, examples)
-        self._courier.step(replace(record, ended=time.time(), **self._membership.traffic()._asdict()))
+        traffic = self._membership.traffic()._asdict()
+        self._courier.step(replace(record, ended=time.time(), round=self._opened.number, **traffic))
         self._step = cursor.step + 1
         if not self._saver.has_room:  # now that the optimizer has its state
             self._saver.make_room(training.stepping.shared_state(), training.stepping.private_state())

@@ -104,12 +104,14 @@ class Watch:
         busy = {
             member.address.rank: member for member in here if not member.is_waiting or _has_not_come(generation, member)
         }
-        for member in here:
+        for member in [*here, generation.heir] if generation.heir else here:
             silence_s = self.terms.silence_s * (1.0 if member.ready else BUILDING)
             if member.ready is None and self._since(member.launched_at, now) > self.terms.start_deadline_s:
                 yield member, f"it did not start within {self.terms.start_deadline_s:.0f} s"
             elif member.heard_at is not None and self._since(member.heard_at, now) > silence_s:
                 yield member, f"it was not heard of for {now - member.heard_at:.0f} s"
+            elif member is generation.heir:
+                continue  # it waits, however long
             elif generation.leaving_since is not None:
                 if self._since(generation.leaving_since, now) > self._slow_limit(self._saving_s):
                     yield member, "it has not left although others have"

@@ -277,7 +277,7 @@ def test_what_an_old_generation_says_late_is_no_news() -> None:
 
 
 def test_without_room_for_both_one_generation_follows_the_other() -> None:
-    desk = relay(max_workers=3)
+    desk = relay(max_workers=3, has_private=True)
     assert desk.live(52.7) == []
     assert desk.live(0.2) == [Wish("time limit")]
     assert desk.state == "handing_over"
@@ -309,7 +309,7 @@ def test_the_wish_leaves_time_for_two_steps_and_the_state() -> None:
 
 
 def test_a_state_that_took_long_to_write_is_given_more_time() -> None:
-    desk = relay(max_workers=2)
+    desk = relay(max_workers=3, has_private=True)
     desk.checkpointed(1, seconds=10.0)
     assert desk.live(39.7) == []
     assert desk.live(0.2) == [Wish("time limit")]

@@ -19,7 +19,13 @@ def test_a_lost_rank_is_launched_again_and_a_round_opened_with_the_survivors() -
     assert desk.records("lost") == [
         {"generation": 1, "rank": 1, "incarnation": 0, "step": 3, "detail": "killed by signal 9"}
     ]
-    assert desk.records("launched")[-1] == {"generation": 1, "rank": 1, "incarnation": 1, "memory_mib": 1024}
+    assert desk.records("launched")[-1] == {
+        "generation": 1,
+        "rank": 1,
+        "incarnation": 1,
+        "memory_mib": 1024,
+        "is_heir": False,
+    }
     assert desk.live(1.0) == []
     assert desk.ready(1) == [opened(1, 1, (0, 1, 0))]
     assert desk.state == "running"
