@@ -41,10 +41,13 @@ class Planned:
 
 
 def planner_name(spec: JobSpec, backend: Backend[Any]) -> str:
-    """Who plans: the one that is named; else the rule of thumb on this machine, and the default planner on a cloud."""
+    """Who plans: the one that is named; else the default planner on a cloud whose channels' speed is known.
+
+    On this machine, and where nothing can be predicted, it is the rule of thumb.
+    """
     if spec.planner.name != "auto":
         return spec.planner.name
-    return "fixed" if backend.limits.vcpus_at_hand is not None else "optuna"
+    return "optuna" if backend.limits.vcpus_at_hand is None and backend.channel_offers() else "fixed"
 
 
 def plan_job(
