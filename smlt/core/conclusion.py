@@ -20,14 +20,17 @@ from smlt.core.summary import Summary
 
 
 def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledger, wall_s: float) -> Summary:
-    """Write what is left to write, and say what the run came to, all its sessions together."""
+    """Write what is left to write, and say what the run came to, all its sessions together.
+
+    Who reads `finished` in the log finds the summary: it is written last.
+    """
     now = time.monotonic()
     cost = ledger.items_usd(now)
     model_path = _path_of(run.backend.object_store(run.place), layout.MODEL) if finish.status == "succeeded" else ""
     log.append("spent", {"usd": cost["total"], "function_s": ledger.function_s(now)})
-    log.append("finished", {"status": finish.status, "stop_reason": finish.stop_reason, "model_path": model_path})
     log.flush()
-    events = [event for _, event in read_events(run.store)]
+    ended = {"status": finish.status, "stop_reason": finish.stop_reason, "model_path": model_path}
+    events = [*(event for _, event in read_events(run.store)), log.append("finished", ended)]
     run.store.put(layout.EVENTS, "".join(event.to_json() + "\n" for event in events).encode())
     found = best.publish(run.store, run.spec.job, events)
     summary = replace(
@@ -39,6 +42,7 @@ def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledg
         model_path=model_path,
     )
     run.store.put(layout.SUMMARY, summary.to_json().encode())
+    log.flush()
     return summary
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from smlt.core import layout, wire
-from smlt.core.errors import AlreadyExists, ConfigError, Conflict, NotFound
+from smlt.core.errors import AlreadyExists, ConfigError, Conflict, NotFound, SmltError
 from smlt.core.messages import Control, Mail
 from smlt.core.storage import ObjectStore
 
@@ -51,16 +52,40 @@ class Pulse:
 class ControlDesk:
     """Holds the control record of one run; made by `take`, so that there is one at a time.
 
+    As a context it renews the record in a thread of its own, whatever the controller is at, and closes it at the end.
+
     Args:
         store: of the run.
         clock: monotonic seconds.
+        wait: until an event is set, so many seconds at most; returns whether it is.
     """
 
-    def __init__(self, store: ObjectStore, clock: Callable[[], float], control: Control, version: str) -> None:
-        self._store, self._clock = store, clock
+    def __init__(
+        self,
+        store: ObjectStore,
+        clock: Callable[[], float],
+        control: Control,
+        version: str,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+    ) -> None:
+        self._store, self._clock, self._wait = store, clock, wait
         self._control, self._version = control, version
         self._renewed_at = clock()
         self._is_succeeded = False
+        self._failure: SmltError | None = None
+        self._lock, self._stopping = threading.RLock(), threading.Event()
+        self._thread = threading.Thread(target=self._keep_renewing, name="smlt-control", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the record, unless another controller has taken over."""
+        self._stopping.set()
+        self._thread.join()
+        if not self._is_succeeded:
+            self.change(closed=True)
 
     @classmethod
     def take(
@@ -69,6 +94,7 @@ class ControlDesk:
         run: str,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> ControlDesk:
         """Become the controller of a run; the round that was open, if one was, and the wish stay in the record.
 
@@ -79,7 +105,7 @@ class ControlDesk:
             data, version = store.get_versioned(layout.CONTROL)
         except NotFound:
             control = Control(epoch=1, holder=uuid.uuid4().hex)
-            return cls(store, clock, control, _create(store, run, control))
+            return cls(store, clock, control, _create(store, run, control), wait)
         before = wire.unpack(data, Control)
         if not before.closed and _is_alive(store, before, clock, sleep):
             raise _driven(run)
@@ -92,7 +118,7 @@ class ControlDesk:
             version = store.compare_and_swap(layout.CONTROL, wire.pack(control), version)
         except (Conflict, NotFound) as error:
             raise _driven(run) from error
-        return cls(store, clock, control, version)
+        return cls(store, clock, control, version, wait)
 
     @property
     def control(self) -> Control:
@@ -115,18 +141,35 @@ class ControlDesk:
         Raises:
             ConfigError: another controller has taken over.
         """
-        self._control = replace(self._control, beat=self._control.beat + 1, **fields)
-        try:
-            self._version = self._store.compare_and_swap(layout.CONTROL, wire.pack(self._control), self._version)
-        except (Conflict, NotFound) as error:
-            self._is_succeeded = True
-            raise ConfigError("another controller has taken over this run", "this one stops") from error
-        self._renewed_at = self._clock()
+        with self._lock:
+            self._control = replace(self._control, beat=self._control.beat + 1, **fields)
+            try:
+                self._version = self._store.compare_and_swap(layout.CONTROL, wire.pack(self._control), self._version)
+            except (Conflict, NotFound) as error:
+                self._is_succeeded = True
+                raise ConfigError("another controller has taken over this run", "this one stops") from error
+            self._renewed_at = self._clock()
 
     def renew(self) -> None:
-        """Show that the controller lives, where it has not done so for a while."""
-        if self._clock() - self._renewed_at >= RENEW_S:
-            self.change()
+        """Show that the controller lives, where it has not done so for a while.
+
+        Raises:
+            ConfigError: another controller has taken over.
+            StorageError: the record cannot be written, which the thread may have found.
+        """
+        with self._lock:
+            if self._failure:
+                raise self._failure
+            if self._clock() - self._renewed_at >= RENEW_S:
+                self.change()
+
+    def _keep_renewing(self) -> None:
+        while not self._wait(self._stopping, RENEW_S / 10):
+            try:
+                self.renew()
+            except SmltError as error:
+                self._failure = error  # the controller is told with its next look
+                return
 
 
 def _create(store: ObjectStore, run: str, control: Control) -> str:

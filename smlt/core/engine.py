@@ -82,34 +82,31 @@ def run(
     opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time(), goes_on=request.goes_on)
     # Between two tries not so long that its record looks as if nobody drove the run.
     opened = replace(opened, store=PatientStore(opened.store, longest_s=RENEW_S))
-    desk = ControlDesk.take(opened.store, opened.name)
-    try:
+    with ControlDesk.take(opened.store, opened.name) as desk:
         opened = as_taken(opened)
         if opened.before.state == "succeeded":
             checkpoint.reopen(opened.store)
         plan = _with_memory(plan, opened.raised_mib)
-    except SmltError:
-        desk.change(closed=True)
-        raise
-    log = RunLog(opened.store, time.time, listener)
-    ledger = Ledger(prices, opened.before.spent_usd, opened.before.function_s)
-    error: SmltError | None = None
-    try:
-        log.append("created", _description(opened, request))
-        log.append("planned", _account(opened, plan))
+        log = RunLog(opened.store, time.time, listener)
+        ledger = Ledger(prices, opened.before.spent_usd, opened.before.function_s)
+        error: SmltError | None = None
         try:
-            finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts())
-        except SmltError as reason:
-            if desk.is_succeeded:
-                raise
-            error, finish = reason, _failed(reason)
-            log.append("failed", vars(finish.failure))
-        # Before the record is closed: who takes the run next reads here how it ended.
-        summary = conclude(opened, log, finish, plan, ledger, time.monotonic() - began)
-    finally:
-        if not desk.is_succeeded:
-            desk.change(closed=True)
-            backend.clean(opened.place)
+            log.append("created", _description(opened, request))
+            log.append("planned", _account(opened, plan))
+            try:
+                finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts())
+                desk.change()  # raises where another controller has taken over: it concludes the run
+            except SmltError as reason:
+                if desk.is_succeeded:
+                    raise
+                error, finish = reason, _failed(reason)
+                log.append("failed", vars(finish.failure))
+            # Before the record is closed: who takes the run next reads here how it ended.
+            summary = conclude(opened, log, finish, plan, ledger, time.monotonic() - began)
+        finally:
+            if not desk.is_succeeded:
+                desk.change()  # raises where another controller needs what would be cleaned away
+                backend.clean(opened.place)
     if error is not None:
         raise error
     return summary

@@ -59,12 +59,13 @@ class RunLog:
         self._pending: list[RunEvent] = []
         self._next = sum(1 for _ in store.list(layout.LOG))
 
-    def append(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Note an event; it is durable after the next `flush`."""
+    def append(self, kind: str, data: Mapping[str, Any]) -> RunEvent:
+        """Note an event, which is returned; it is durable after the next `flush`."""
         event = RunEvent(self._clock(), kind, dict(data))
         self._pending.append(event)
         if self._listener:
             self._listener(event)
+        return event
 
     def flush(self) -> None:
         """Write what is pending as one segment."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 
 import pytest
 
 from smlt.core import layout, wire
 from smlt.core.control import RENEW_S, ControlDesk, Mailbox
-from smlt.core.errors import ConfigError, SmltError
+from smlt.core.errors import ConfigError, SmltError, StorageError
 from smlt.core.messages import Control, Mail, Round, StepRecord
 from tests.support.clocks import FakeClock
 from tests.support.stores import DictStore
@@ -133,6 +134,72 @@ def test_renewing_writes_only_after_a_while() -> None:
     clock.now = 3.8
     desk.renew()
     assert record(store).beat == 3
+
+
+class Rounds:
+    """The wait of a thread that renews: `rounds` times around, one renewal's time apart, then `are_over`."""
+
+    def __init__(self, clock: FakeClock, rounds: int) -> None:
+        self.clock, self.left, self.are_over = clock, rounds, threading.Event()
+
+    def __call__(self, stopping: threading.Event, seconds: float) -> bool:
+        if not self.left:
+            self.are_over.set()
+            return stopping.wait()
+        self.left -= 1
+        self.clock.advance(RENEW_S)
+        return False
+
+
+def test_the_record_is_renewed_whatever_its_controller_is_at_and_closed_at_the_end() -> None:
+    store, clock = DictStore(), FakeClock()
+    rounds = Rounds(clock, 5)
+    with ControlDesk.take(store, "digits", clock, clock.sleep, rounds) as desk:
+        assert rounds.are_over.wait(60)
+        assert (record(store).beat, record(store).closed) == (5, False)
+        desk.change(wish="goal")
+        assert (record(store).beat, record(store).wish) == (6, "goal")
+    assert record(store) == Control(epoch=1, beat=7, wish="goal", closed=True, holder=desk.control.holder)
+    assert not any(thread.name == "smlt-control" for thread in threading.enumerate())
+
+
+def test_who_was_frozen_does_not_take_the_run_back() -> None:
+    """Another controller took it meanwhile; the thread finds that out, or the controller's next look, and both stop."""
+    store, clock = DictStore(), FakeClock()
+    rounds = Rounds(clock, 1)
+    frozen, revived = threading.Event(), threading.Event()
+
+    def wait(stopping: threading.Event, seconds: float) -> bool:
+        frozen.set()
+        return rounds(stopping, seconds) if revived.wait(60) else True
+
+    with ControlDesk.take(store, "digits", clock, clock.sleep, wait) as first:
+        assert frozen.wait(60)
+        second = take(store, clock)
+        revived.set()
+        first._thread.join(60)
+        assert first.is_succeeded
+        with pytest.raises(ConfigError, match="another controller has taken over"):
+            first.renew()
+    assert record(store) == second.control
+    assert (record(store).epoch, record(store).closed) == (2, False)
+
+
+def test_a_store_that_fails_the_thread_is_told_to_the_controller() -> None:
+    store, clock = DictStore(), FakeClock()
+
+    def fail(what: str, key: str) -> None:
+        if what == "compare_and_swap":
+            raise StorageError("the disk is gone")
+
+    desk = ControlDesk.take(store, "digits", clock, clock.sleep, Rounds(clock, 1))
+    store.before = fail
+    with desk:
+        desk._thread.join(60)
+        with pytest.raises(StorageError, match="the disk is gone"):
+            desk.renew()
+        store.before = lambda what, key: None
+    assert record(store).closed
 
 
 def put(store: DictStore, number: int, step: int) -> None:

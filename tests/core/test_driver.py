@@ -14,11 +14,12 @@ from smlt.core.engine import RunRequest, run
 from smlt.core.errors import CloudError, ConfigError
 from smlt.core.job import JobSpec
 from smlt.core.messages import CheckpointDone, Control, Failure, Left, Mail, Ready, Rejoined, Round, StepRecord
+from smlt.core.patient_store import PatientStore
 from smlt.core.runlog import RunEvent, read_events, view_of
 from smlt.core.summary import Summary
 from smlt.core.task import TaskShape
 from tests.support.linear import Linear
-from tests.support.scripted import Function, Script, ScriptedBackend, scripted_registry
+from tests.support.scripted import Function, Script, ScriptedBackend, ScriptedLauncher, scripted_registry
 
 
 def train(folder: Path, script: Script, listener=None, start_deadline_s: float = 60.0, **sections: dict) -> Summary:
@@ -269,3 +270,43 @@ def test_a_controller_that_is_succeeded_stops_and_writes_nothing_more(tmp_path: 
     assert list(read_events(store)) == logged[-1]
     assert not store.exists(layout.SUMMARY)
     assert ScriptedBackend.cleaned == []
+
+
+def test_a_controller_that_is_succeeded_while_its_functions_end_concludes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(launcher: ScriptedLauncher) -> None:
+        store = launcher.functions["1.0.0"].store
+        control = wire.unpack(store.get(layout.CONTROL), Control)
+        store.put(layout.CONTROL, wire.pack(replace(control, epoch=control.epoch + 1)))
+
+    monkeypatch.setattr(ScriptedLauncher, "_do_close", close)
+    with pytest.raises(ConfigError, match="another controller has taken over"):
+        train(tmp_path, reach_the_goal)
+    store = ScriptedBackend.launchers[0].functions["1.0.0"].store
+    control = wire.unpack(store.get(layout.CONTROL), Control)
+    assert (control.epoch, control.closed) == (2, False)
+    assert not store.exists(layout.SUMMARY)
+    assert ScriptedBackend.cleaned == []
+
+
+def test_who_reads_that_a_run_is_finished_finds_the_summary_of_this_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[str, str]] = []
+    write = PatientStore.put_if_absent
+
+    def look_after_it(store: PatientStore, key: str, data: bytes) -> str:
+        version = write(store, key, data)
+        if key.startswith(layout.LOG) and (view := view_of(store)).ended:
+            found.append((view.state, Summary.from_json(store.get(layout.SUMMARY)).status))
+        return version
+
+    def fail(function: Function) -> None:
+        function.say(Mail("building", 0, failure=Failure("TaskError", "it broke", "mend it", "")))
+        function.end()
+
+    monkeypatch.setattr(PatientStore, "put_if_absent", look_after_it)
+    train(tmp_path, fail)
+    train(tmp_path, reach_the_goal)
+    assert found == [("failed", "failed"), ("succeeded", "succeeded")]
