@@ -24,11 +24,13 @@ class Adoption:
 
     Attributes:
         adopted: for the controller's machine.
+        lease_s: by rank, for which its function runs on without a controller.
         told_until: the newest step in the log was committed then (Unix time); who told it may tell it again.
         paid_until: until then (Unix time) the log has what the functions cost.
     """
 
     adopted: Adopted
+    lease_s: tuple[float, ...]
     told_until: float
     paid_until: float
 
@@ -52,6 +54,8 @@ def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | 
     ready = [event.data for event in events if event.kind == "ready" and event.data["generation"] == opened.generation]
     if len(launched) != len(opened.members) or not ready:
         return None  # it had hardly begun
+    if any("lease_s" not in data for data, _ in launched.values()):
+        return None  # an older smlt did not note for how long money is committed to them
     addresses = [Address(opened.generation, rank, data["incarnation"]) for rank, (data, _) in sorted(launched.items())]
     claims = [_claimed_by(run.store, address) for address in addresses]
     lost = tuple(rank for rank, uuid in enumerate(claims) if uuid != opened.members[rank])
@@ -70,7 +74,8 @@ def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | 
     )
     told = [event.data["items"][-1]["ended"] for event in events if event.kind == "steps"]
     paid = [event.time for event in events if event.kind == "spent"]
-    return Adoption(adopted, told[-1] if told else 0.0, paid[-1] if paid else time.time())
+    leases_s = tuple(data["lease_s"] for _, (data, _) in sorted(launched.items()))
+    return Adoption(adopted, leases_s, told[-1] if told else 0.0, paid[-1] if paid else time.time())
 
 
 def _as_told(job: JobSpec, run: OpenRun) -> JobSpec:
