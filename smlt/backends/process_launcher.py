@@ -23,7 +23,10 @@ class ProcessLauncher(ServedLauncher):
         return str(self._sockets), *self._place.preload
 
     def _do_adopt(self, labels: Sequence[str]) -> Mapping[str, str]:
-        """The server of a process that was killed is there until the last of its functions has left."""
+        """The server of a process that was killed is there until the last of its functions has left.
+
+        Of several processes that were killed one after another, it may be that of an earlier one, with none of these.
+        """
         with self._lock:
             for path in sorted(self._sockets.glob("*")):
                 if path.name == str(self._server.pid):
@@ -31,7 +34,7 @@ class ProcessLauncher(ServedLauncher):
                 sock = connected_to(path)
                 if sock is None:
                     path.unlink(missing_ok=True)
-                elif self._take_over(sock):
+                elif self._take_over(sock) and any(label in self._states for label in labels):
                     return {label: label for label in labels}
         return {}
 

@@ -22,6 +22,7 @@ from smlt.cli.options import Output
 from smlt.core import wire
 from smlt.core.errors import SmltError
 from smlt.core.parcel import TaskParcel
+from smlt.core.planner import Plan
 
 if TYPE_CHECKING:
     from smlt.cli.driving import Shown
@@ -41,6 +42,7 @@ class DetachedRun:
     folder: str
     goes_on: bool
     kept: TaskParcel | None
+    plan: Plan | None
     verbose: bool
 
 
@@ -76,6 +78,7 @@ def _travelling(request: RunRequest, shown: Shown) -> DetachedRun:
         str(request.folder.absolute()),
         request.goes_on,
         request.kept,
+        request.plan,
         shown.verbose,
     )
 
@@ -233,6 +236,7 @@ def _drive(message: DetachedRun, reporter: Reporter) -> int:
         Path(message.folder),
         goes_on=message.goes_on,
         kept=message.kept,
+        plan=message.plan,
     )
     interrupts, progress = Interrupts(), Plain(detailed=message.verbose)
 

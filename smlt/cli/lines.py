@@ -131,6 +131,9 @@ def _detail(event: RunEvent) -> Iterator[str]:
             yield f"generation {data['generation']} makes ready to take over: {data['reason']}"
         case "handed_over":
             yield f"generation {data['generation']} took over; {format_duration(data['stall_s'])} without a step"
+        case "rank_handed_over":
+            stall = format_duration(data["stall_s"])
+            yield f"another function took over rank {data['rank']}; {stall} without a step"
         case "launch_failed":
             yield f"rank {data['rank']} could not be launched: {data['detail']}"
         case "rolled_back":

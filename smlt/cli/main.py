@@ -21,7 +21,9 @@ from smlt.cli import (
     config,
     init,
     logs,
+    plan,
     prices,
+    profile,
     resume,
     runs,
     scale,
@@ -40,6 +42,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("init")(init.init)
+app.command("plan")(plan.plan)
+app.command("profile")(profile.profile)
 app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("status")(status.status)

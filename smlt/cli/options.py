@@ -34,6 +34,14 @@ Deadline = Annotated[str | None, typer.Option(metavar="TIME", help="Stop by then
 Budget = Annotated[str | None, typer.Option(metavar="USD", help="Stop before more is spent, like 2usd.")]
 Epochs = Annotated[str | None, typer.Option(metavar="N", help="Passes over the data.")]
 Steps = Annotated[str | None, typer.Option(metavar="N", help="Steps, instead of epochs.")]
+CatalogFile = Annotated[
+    str | None,
+    typer.Option("--catalog", metavar="FILE", help="Bill by the prices in this file: see `smlt prices export`."),
+]
+ProfileFile = Annotated[
+    Path | None,
+    typer.Option("--profile", metavar="FILE", help="What `smlt profile` measured; otherwise speed is guessed."),
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background once a first step is made.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell of workers and checkpoints too.")]

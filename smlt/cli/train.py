@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from smlt.cli.options import (
     Assignments,
     BackendName,
     Budget,
+    CatalogFile,
     Config,
     Deadline,
     Debug,
@@ -18,6 +20,7 @@ from smlt.cli.options import (
     Memory,
     Output,
     OutputFormat,
+    ProfileFile,
     Quiet,
     RunsDir,
     Steps,
@@ -40,9 +43,8 @@ def train(
     ] = None,
     epochs: Epochs = None,
     steps: Steps = None,
-    catalog: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Bill by the prices in this file: see `smlt prices export`.")
-    ] = None,
+    catalog: CatalogFile = None,
+    profile: ProfileFile = None,
     assignments: Assignments = None,
     detach: Detach = False,
     output: OutputFormat = Output.TABLE,
@@ -55,8 +57,10 @@ def train(
     """Train a task: TASK, or the one that smlt.toml names. Local unless told otherwise."""
     from smlt.cli.driving import Shown, drive
     from smlt.cli.loading import absolute_runs_dir, load_settings
-    from smlt.core.engine import RunRequest
+    from smlt.cli.spending import confirm_spending
+    from smlt.core.engine import RunRequest, plan_for
     from smlt.core.plugins import load_registry
+    from smlt.core.profile import read_profile
 
     registry = load_registry()
     flags = {
@@ -66,4 +70,8 @@ def train(
     }  # fmt: skip
     settings = load_settings(registry, config=config, assignments=assignments, flags=flags)
     request = RunRequest(settings.spec, absolute_runs_dir(runs_dir), settings.folder)
+    measured = read_profile(profile) if profile else None
+    plan = plan_for(request, registry, measured)
+    confirm_spending(request, plan, registry, yes=yes)
+    request = replace(request, plan=plan)
     raise typer.Exit(drive(request, registry, Shown(output, quiet, verbose, debug), detach=detach))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from smlt._version import __version__
 from smlt.core import layout, wire
@@ -24,15 +24,16 @@ class Adoption:
 
     Attributes:
         adopted: for the controller's machine.
-        lease_s: by rank, for which its function runs on without a controller.
         told_until: the newest step in the log was committed then (Unix time); who told it may tell it again.
         paid_until: until then (Unix time) the log has what the functions cost.
+        memory_mib, lease_s: of each function that may be there, its size, and for how long it runs on by itself.
     """
 
     adopted: Adopted
-    lease_s: tuple[float, ...]
     told_until: float
     paid_until: float
+    memory_mib: Mapping[Address, int]
+    lease_s: Mapping[Address, float]
 
 
 def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | None:
@@ -50,32 +51,57 @@ def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | 
     same_code = run.parcel.bundle and session.code.get("sha256") == run.parcel.sha256
     if _as_told(session.job, run) != _as_told(run.spec, run) or not same_code or version != __version__:
         return None
+    ranks = len(opened.members)
     launched = _launched(events, opened.generation)
     ready = [event.data for event in events if event.kind == "ready" and event.data["generation"] == opened.generation]
-    if len(launched) != len(opened.members) or not ready:
+    newest = [max((each.incarnation for each in launched if each.rank == rank), default=-1) for rank in range(ranks)]
+    if min(newest) < 0 or not ready:
         return None  # it had hardly begun
-    if any("lease_s" not in data for data, _ in launched.values()):
+    if any("lease_s" not in event.data for event in launched.values()):
         return None  # an older smlt did not note for how long money is committed to them
-    addresses = [Address(opened.generation, rank, data["incarnation"]) for rank, (data, _) in sorted(launched.items())]
-    claims = [_claimed_by(run.store, address) for address in addresses]
-    lost = tuple(rank for rank, uuid in enumerate(claims) if uuid != opened.members[rank])
-    if len(lost) == len(addresses):
+    gone = {_address(event) for event in events if event.kind == "lost"}
+    found = taking_part(opened, newest, gone, lambda address: _claimed_by(run.store, address))
+    lost = tuple(rank for rank, number in enumerate(found) if number is None)
+    if len(lost) == ranks:
         return None
+    incarnations = tuple(newest[rank] if number is None else number for rank, number in enumerate(found))
+    addresses = [Address(opened.generation, rank, number) for rank, number in enumerate(incarnations)]
     age_s = time.time() - now
     adopted = Adopted(
         round=opened,
         wish=wish,
-        incarnations=tuple(address.incarnation for address in addresses),
-        launched_at=tuple(at - age_s for _, (_, at) in sorted(launched.items())),
-        memory_mib=tuple(data["memory_mib"] for _, (data, _) in sorted(launched.items())),
+        incarnations=incarnations,
+        newest=tuple(newest),
+        launched_at=tuple(launched[address].time - age_s for address in addresses),
+        memory_mib=tuple(launched[address].data["memory_mib"] for address in addresses),
         lost=lost,
         total_steps=ready[-1]["total_steps"],
         eval_examples=ready[-1]["eval_examples"],
     )
     told = [event.data["items"][-1]["ended"] for event in events if event.kind == "steps"]
     paid = [event.time for event in events if event.kind == "spent"]
-    leases_s = tuple(data["lease_s"] for _, (data, _) in sorted(launched.items()))
-    return Adoption(adopted, leases_s, told[-1] if told else 0.0, paid[-1] if paid else time.time())
+    sizes = {address: event.data["memory_mib"] for address, event in launched.items()}
+    leases_s = {address: event.data["lease_s"] for address, event in launched.items()}
+    return Adoption(adopted, told[-1] if told else 0.0, paid[-1] if paid else time.time(), sizes, leases_s)
+
+
+def taking_part(
+    opened: Round, newest: Sequence[int], gone: Container[Address], claimed_by: Callable[[Address], str]
+) -> list[int | None]:
+    """By rank, the incarnation that takes part in a round; None where that is lost, or there never was one.
+
+    Args:
+        opened: the round.
+        newest: by rank, the newest incarnation that was launched, perhaps to take over from the one that works.
+        gone: who is known to be lost.
+        claimed_by: the uuid of the process that is an incarnation.
+    """
+    found: list[int | None] = []
+    for rank, uuid in enumerate(opened.members):
+        tried = (Address(opened.generation, rank, number) for number in range(newest[rank], -1, -1))
+        member = next((address for address in tried if claimed_by(address) == uuid), None)
+        found.append(member.incarnation if member and member not in gone else None)
+    return found
 
 
 def _as_told(job: JobSpec, run: OpenRun) -> JobSpec:
@@ -84,13 +110,17 @@ def _as_told(job: JobSpec, run: OpenRun) -> JobSpec:
     return job.model_copy(update={"job": named, "limits": run.spec.limits})
 
 
-def _launched(events: list[RunEvent], generation: int) -> dict[int, tuple[dict[str, Any], float]]:
-    """By rank of a generation, what was noted when its newest incarnation was launched, and when (Unix time)."""
+def _launched(events: list[RunEvent], generation: int) -> dict[Address, RunEvent]:
+    """What was noted last when a function of a generation was launched."""
     return {
-        event.data["rank"]: (event.data, event.time)
+        _address(event): event
         for event in events
         if event.kind == "launched" and event.data["generation"] == generation
     }
+
+
+def _address(event: RunEvent) -> Address:
+    return Address(event.data["generation"], event.data["rank"], event.data["incarnation"])
 
 
 def _claimed_by(store: ObjectStore, address: Address) -> str:

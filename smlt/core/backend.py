@@ -16,6 +16,7 @@ from smlt.core.catalog import Catalog
 from smlt.core.chaos import Fault
 from smlt.core.errors import ConfigError, nearest
 from smlt.core.planner import Sync
+from smlt.core.scene import ChannelOffer
 from smlt.core.storage import ChannelSpec, StoreSpec
 
 API_VERSION = (1, 0)
@@ -274,6 +275,10 @@ class Backend(ABC, Generic[OptionsT]):
                 f"[sync].channel: backend {self.name!r} has no channel {name!r}", nearest(name, list(offered))
             )
         return chosen, offered[chosen]
+
+    def channel_offers(self) -> Sequence[ChannelOffer]:
+        """What planners may count on of the channels, the preferred one first; nothing where nothing is known."""
+        return ()
 
     def serving(self, channel: str, place: RunPlace) -> AbstractContextManager[None]:
         """Runs what this channel needs beside the ranks: entered before the first launch, left after the last end."""

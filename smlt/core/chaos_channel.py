@@ -10,7 +10,7 @@ import numpy.typing as npt
 from smlt.core.chaos import FaultPoints
 from smlt.core.storage import Buffer, Channel, ChannelKey, ChannelStats
 
-_OF_THE_ROUND = ("hello", "eval", "save", "private", "bye")
+_OF_THE_ROUND = ("hello", "whole", "eval", "private", "bye")
 """Pieces that belong to no sum: what ranks tell each other."""
 
 
@@ -36,7 +36,7 @@ class ChaosChannel(Channel):
         self._inner.put(key, parts, readers=readers)
         if key.piece.startswith("state"):
             self._faults.reach("serving", self._step())
-        elif key.piece not in _OF_THE_ROUND:
+        elif key.piece.partition(".")[0] not in _OF_THE_ROUND:
             self._faults.reach("reducing" if "sum" in key.piece else "sending", self._step())
 
     def _do_reduce_into(

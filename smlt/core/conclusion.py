@@ -12,6 +12,7 @@ from urllib.request import url2pathname
 from smlt.core import best, layout
 from smlt.core.ledger import Ledger
 from smlt.core.planner import Plan
+from smlt.core.planning import planner_name
 from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog, RunView, read_events
 from smlt.core.runs import OpenRun
@@ -73,11 +74,13 @@ def _summary(run: OpenRun, finish: Finish, plan: Plan, events: list[RunEvent]) -
         step_seconds_p50=statistics.median(seconds) if seconds else 0.0,
         generations=view.generation,
         handovers=view.handovers,
+        rank_handovers=view.rank_handovers,
         replacements=view.replacements,
         recovered_fast=view.recovered_fast,
         handover_stall_seconds=view.handover_stalls_s,
+        rank_handover_stall_seconds=view.rank_handover_stalls_s,
         allocation={**asdict(plan.allocation), "workers": view.workers_wanted, "memory_mib": view.memory_mib},
-        planner=run.spec.planner.name,
+        planner=planner_name(run.spec, run.backend),
         weights_sha256=finish.left.weights_sha256 if finish.left else "",
         state_sha256=finish.left.state_sha256 if finish.left else "",
         error=vars(finish.failure) if finish.failure else {},

@@ -33,20 +33,23 @@ class Pulse:
 
     def __init__(self, store: ObjectStore, clock: Callable[[], float], control: Control) -> None:
         self._store, self._clock = store, clock
-        self._control, self._heard_at = control, clock()
+        self._control, self._looked_at, self._silent_s = control, clock(), 0.0
 
     def look(self) -> Control:
         """The record as it is now."""
         control = wire.unpack(self._store.get(layout.CONTROL), Control)
+        now = self._clock()
         if (control.epoch, control.beat) != (self._control.epoch, self._control.beat):
-            self._heard_at = self._clock()
-        self._control = control
+            self._silent_s = 0.0
+        else:  # a look that took long says little: the controller may have had as little of the store
+            self._silent_s += min(now - self._looked_at, RENEW_S)
+        self._control, self._looked_at = control, now
         return control
 
     @property
     def is_silent(self) -> bool:
         """Whether the beat had not grown for so long, when looked at last, that nobody drives the run."""
-        return self._clock() - self._heard_at >= SILENT_S
+        return self._silent_s >= SILENT_S
 
 
 class ControlDesk:

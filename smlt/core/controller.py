@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from smlt.core.allowance import Allowance
 from smlt.core.course import Course
+from smlt.core.deployment import Deployment
 from smlt.core.endings import AGREED, LIMITS, OUT_OF_MEMORY, PASSING, UNREADABLE, Ending, State, go_on
 from smlt.core.fleet import Generation, Member, introduction
 from smlt.core.memory_size import MemorySize
@@ -24,7 +25,6 @@ from smlt.core.run_events import (
     Finish,
     Kill,
     KillWorkers,
-    Launch,
     LaunchFailed,
     OpenRound,
     Record,
@@ -42,6 +42,7 @@ from smlt.core.run_events import (
     WorkerReady,
 )
 from smlt.core.stragglers import replacing_pays
+from smlt.core.succession import Succession
 from smlt.core.timetable import Due, Timetable
 from smlt.core.watch import EVERYBODY, Losses, Watch
 
@@ -55,25 +56,18 @@ class Controller:
 
     Args:
         terms: what it holds the run to.
-
-    Attributes:
-        memory: of what it launches.
     """
 
     terms: Terms
     state: State = State.PLANNING
-    memory: MemorySize = field(init=False)
-    _current: Generation = field(default_factory=lambda: Generation(0, 0, 0.0, 0))
-    _next: Generation | None = None
-    _old: dict[Address, float] = field(default_factory=dict)
-    _launched: int = 0
-    _workers: int = 0
+    _fleet: Deployment = field(init=False)
     _resume_from: str = ""
     _saved_step: int = -1
     _course: Course = field(default_factory=Course)
     _watch: Watch = field(init=False)
     _allowance: Allowance = field(init=False)
     _timetable: Timetable = field(init=False)
+    _succession: Succession = field(init=False)
     _losses: Losses = field(default_factory=Losses)
     _overlaps: bool = True
     _wished: str = ""
@@ -83,7 +77,8 @@ class Controller:
     def __post_init__(self) -> None:
         self._watch, self._allowance = Watch(self.terms), Allowance(self.terms)
         self._timetable = Timetable(self.terms, self._watch, self._course, self._allowance)
-        self._workers, self.memory = self.terms.workers, MemorySize(self.terms)
+        self._succession = Succession(self.terms, self._watch, self._course, self._timetable)
+        self._fleet = Deployment(self.terms, self._allowance)
 
     def handle(self, event: Event) -> list[Command]:
         """What to do now that `event` has happened."""
@@ -103,11 +98,12 @@ class Controller:
     def _state_now(self) -> State:
         if self._ending:
             return State.STOPPING
-        if not self._current.is_open:
+        if not self._fleet.current.is_open:
             return State.STARTING
-        if not self._current.is_leaving and not self._current.is_ready:
+        if not self._fleet.current.is_leaving and not self._fleet.current.is_ready:
             return State.RECOVERING
-        return State.HANDING_OVER if self._next or self._wished else State.RUNNING
+        hands_over = self._fleet.next or self._wished or self._fleet.current.heir
+        return State.HANDING_OVER if hands_over else State.RUNNING
 
     def _handle(self, event: Event) -> Iterator[Command]:
         match event:
@@ -116,7 +112,7 @@ class Controller:
             case WorkerReady():
                 yield from self._on_ready(event)
             case Beat(address=address):
-                member = self._member(address)
+                member = self._fleet.member(address)
                 if member:
                     member.heard_at, member.beat = event.now, event
             case StepsDone():
@@ -147,7 +143,7 @@ class Controller:
 
     def _on_started(self, event: Started) -> Iterator[Command]:
         self._course.step = event.step
-        self._launched, self._resume_from = event.first_generation - 1, event.resume_from
+        self._fleet.newest, self._resume_from = event.first_generation - 1, event.resume_from
         self._allowance.started(event)
         if event.adopted:
             yield from self._adopt(event.now, event.adopted)
@@ -156,45 +152,29 @@ class Controller:
 
     def _adopt(self, now: float, adopted: Adopted) -> Iterator[Command]:
         """Go on with the functions that an earlier controller launched, in the round that is open."""
-        self._current, self._wished = Generation.adopted(adopted, now), adopted.wish
-        self._allowance.launched(self._current.workers)
+        self._fleet.current, self._wished = Generation.adopted(adopted, now), adopted.wish
+        self._allowance.launched(self._fleet.current.workers)
         self._watch.evaluates(adopted.eval_examples)
         self._timetable.total_steps = adopted.total_steps
-        about = {"generation": self._current.number, "round": adopted.round.number, "workers": self._current.workers}
+        about = {
+            "generation": self._fleet.current.number,
+            "round": adopted.round.number,
+            "workers": self._fleet.current.workers,
+        }
         yield Record("adopted", {**about, "step": self._course.step})
+        yield from (Kill(heir) for heir in adopted.heirs)
         for rank in adopted.lost:
             how = "it was being replaced when its controller was lost"
-            yield from self._lose(now, self._current.members[rank], how)
+            yield from self._lose(now, self._fleet.current.members[rank], how)
 
     def _launch_current(self, now: float) -> Iterator[Command]:
-        if not self._allowance.can_pay(self._workers):
+        if not self._allowance.can_pay(self._fleet.workers):
             yield from self._finish("stopped", "budget")
             return
-        self._launched += 1
-        self._current = Generation(self._launched, self._workers, now, self.memory.mib)
-        self._current.postpone(self.terms.max_workers - len(self._old), now)  # for the others those must go who left
-        yield from self._launch(self._current.members, self._workers)
-
-    def _launch_next(self, now: float, reason: str) -> Iterator[Command]:
-        """Let another generation make ready, while this one goes on."""
-        self._launched += 1
-        self._next = Generation(self._launched, self._workers, now, self.memory.mib)
-        yield Record("hand_over", {"generation": self._launched, "workers": self._workers, "reason": reason})
-        yield from self._launch(self._next.members, self._workers)
-
-    def _launch(self, members: Sequence[Member], workers: int) -> Iterator[Command]:
-        """Start functions; that they may be running is on record before any of them is."""
-        self._allowance.launched(len(members))
-        yield from (_intent(member) for member in members)
-        yield from (Launch(member.address, workers, member.memory_mib) for member in members if member.is_here)
-
-    def _drop_next(self) -> Iterator[Command]:
-        if self._next:
-            yield from (Kill(member.address) for member in self._next.here)
-            self._next = None
+        yield from self._fleet.launch_current(now)
 
     def _open_round(self, now: float) -> Iterator[Command]:
-        current = self._current
+        current = self._fleet.current
         opened = current.opened(self._resume_from, now)
         about = {"generation": current.number, "round": opened.number, "workers": current.workers}
         yield Record("round_opened", {**about, "step": self._course.step})
@@ -202,8 +182,8 @@ class Controller:
 
     def _generation_over(self, now: float) -> Iterator[Command]:
         """Every rank of the current generation has left, or is gone after another has left."""
-        words = [member.left for member in self._current.members if member.left]
-        first = self._current.members[0].left
+        words = [member.left for member in self._fleet.current.members if member.left]
+        first = self._fleet.current.members[0].left
         yield from self._course.caught_up(max((word.step for word in words), default=0))
         if first and first.reason in ("goal", "target"):
             yield from self._finish("succeeded", first.reason, left=first)
@@ -214,23 +194,20 @@ class Controller:
 
     def _follow(self, now: float) -> Iterator[Command]:
         """The next generation takes the place of the current one."""
-        self._old |= {member.address: now for member in self._current.here}
-        self._wished = ""
-        if self._next is None:
+        self._wished, self._overlaps = "", True
+        yield from self._fleet.drop_heir()
+        if not self._fleet.take_next(now):
             yield from self._launch_current(now)
-            return
-        self._current, self._next = self._next, None
-        self._current.hurry(now)
-        if self._current.is_ready:
+        elif self._fleet.current.is_ready:
             yield from self._open_round(now)
 
     # What workers say
 
     def _on_ready(self, event: WorkerReady) -> Iterator[Command]:
-        member, ready = self._member(event.address), event.ready
+        member, ready = self._fleet.member(event.address), event.ready
         if member is None or member.is_gone:
             return
-        generation, first = self._generation_of(event.address), member.ready is None
+        generation, first = self._fleet.generation_of(event.address), member.ready is None
         generation.says_ready(member, ready)
         member.heard_at = event.now
         if first:
@@ -241,7 +218,9 @@ class Controller:
             yield Record("ready", {**vars(event.address), **introduction(ready), "seconds": seconds})
         if self._ending and self._ending.at_once:
             return
-        if generation is not self._current:
+        if member is generation.heir:
+            yield from self._hand_over_rank(event.now)
+        elif generation is not self._fleet.current:
             if generation.is_ready and not self._wished:
                 yield from self._wish("hand over")
         elif generation.is_leaving:
@@ -250,8 +229,8 @@ class Controller:
             yield from self._open_round(event.now)
 
     def _on_steps(self, event: StepsDone) -> Iterator[Command]:
-        member = self._member(event.address)
-        if event.address.generation != self._current.number:
+        member = self._fleet.member(event.address)
+        if event.address.generation != self._fleet.current.number:
             return
         if member is None:
             yield from self._course.note(event.address, event.steps, is_stale=True)
@@ -259,15 +238,16 @@ class Controller:
         if not member.has_stepped:
             member.has_stepped = True
             self._watch.first_step_took(event.steps[0].seconds)
+        member.stepped_in = max(member.stepped_in, event.steps[-1].round)
         if event.address.rank == 0:
             self._watch.steps_took(event.steps)
-        self._current.stragglers.note(event.address.rank, event.steps)
+        self._fleet.current.stragglers.note(event.address.rank, event.steps)
         yield from self._course.note(event.address, event.steps)
 
     def _on_checkpointed(self, event: Checkpointed) -> Iterator[Command]:
         done, address = event.done, event.address
-        is_old = done.step <= self._saved_step or (address and address.generation != self._current.number)
-        if is_old and address is not None and self._member(address) is None:
+        is_old = done.step <= self._saved_step or (address and address.generation != self._fleet.current.number)
+        if is_old and address is not None and self._fleet.member(address) is None:
             return  # told late, by one who was thought lost; it may have been cleared away by now
         self._resume_from, self._saved_step = event.manifest, done.step
         self._watch.saving_took(done.seconds)
@@ -275,10 +255,10 @@ class Controller:
         yield Record("checkpointed", {"step": done.step, **about})
 
     def _on_left(self, event: WorkerLeft) -> Iterator[Command]:
-        member = self._member(event.address)
+        member = self._fleet.member(event.address)
         if member is None:
             return
-        generation, left = self._generation_of(event.address), event.left
+        generation, left = self._fleet.generation_of(event.address), event.left
         if left.reason not in AGREED and not (self._ending and self._ending.at_once):
             yield from self._lose(event.now, member, f"it left: {left.reason}")
             return
@@ -289,16 +269,16 @@ class Controller:
             yield from self._on_agreed_end(event.now, generation, left)
         if self._ending and self._ending.failure:
             return  # the functions' exits decide when it is over
-        if generation is self._current and generation.is_over:
+        if generation is self._fleet.current and generation.is_over:
             yield from self._generation_over(event.now)
 
     def _on_agreed_end(self, now: float, generation: Generation, left: Left) -> Iterator[Command]:
         """Those in the same round leave, too; whoever has come since waits for peers that will not come."""
         for member in generation.ends(left, now):
-            yield from self._give_up(generation, member)
+            yield from self._fleet.give_up(generation, member)
 
     def _on_failed(self, event: WorkerFailed) -> Iterator[Command]:
-        member, failure = self._member(event.address), event.failure
+        member, failure = self._fleet.member(event.address), event.failure
         if member is None or member.is_gone or (self._ending and self._ending.failure):
             return
         if failure.kind in UNREADABLE:
@@ -309,9 +289,12 @@ class Controller:
         if failure.kind in PASSING:
             yield from self._lose(event.now, member, f"{failure.message} ({failure.hint})")
             return
-        generation = self._generation_of(event.address)
+        generation = self._fleet.generation_of(event.address)
+        if member is generation.heir:
+            yield from self._lose(event.now, member, failure.message)
+            return
         generation.give_up(member)
-        if generation is self._current:
+        if generation is self._fleet.current:
             yield from self._fail(event.now, event.address.rank, failure.kind, failure)
         else:
             yield from self._do_without_next(failure.message)
@@ -319,12 +302,12 @@ class Controller:
     # Losing a rank
 
     def _on_exited(self, event: WorkerExited) -> Iterator[Command]:
-        self._old.pop(event.address, None)
-        member = self._member(event.address)
+        self._fleet.old.pop(event.address, None)
+        member = self._fleet.member(event.address)
         if member is None:
             return
         known = member.is_gone
-        self._generation_of(event.address).give_up(member)
+        self._fleet.generation_of(event.address).give_up(member)
         yield Record("exited", {**vars(event.address), "detail": event.detail})
         if member.left is None and not known and event.out_of_memory:
             yield from self._on_out_of_memory(event.now, member, Failure(OUT_OF_MEMORY, event.detail, "", ""))
@@ -334,23 +317,23 @@ class Controller:
 
     def _on_out_of_memory(self, now: float, member: Member, failure: Failure) -> Iterator[Command]:
         """Its memory did not suffice: it is launched again with more, and so is all that is launched from now on."""
-        generation, rank = self._generation_of(member.address), member.address.rank
-        if self._ending is None and member.memory_mib >= self.memory.mib:
-            if self.memory.grow():
+        generation, rank = self._fleet.generation_of(member.address), member.address.rank
+        if self._ending is None and member.memory_mib >= self._fleet.memory.mib:
+            if self._fleet.memory.grow():
                 yield from self._memory_raised(member, failure.message)
-            elif generation is self._current and not generation.is_leaving:
+            elif generation is self._fleet.current and not generation.is_leaving and member is not generation.heir:
                 generation.give_up(member)
                 yield from self._fail(
-                    now, rank, "out of memory", self.memory.too_small(rank, member.memory_mib, failure)
+                    now, rank, "out of memory", self._fleet.memory.too_small(rank, member.memory_mib, failure)
                 )
                 return
         yield from self._lose(
-            now, member, f"out of memory: {failure.message}", may_come_again=member.memory_mib >= self.memory.mib
+            now, member, f"out of memory: {failure.message}", may_come_again=member.memory_mib >= self._fleet.memory.mib
         )
 
     def _memory_raised(self, member: Member, how: str) -> Iterator[Command]:
         self._allowance.enlarged()
-        about = {"from_mib": member.memory_mib, "memory_mib": self.memory.mib, "detail": how}
+        about = {"from_mib": member.memory_mib, "memory_mib": self._fleet.memory.mib, "detail": how}
         yield Record("memory_raised", {**vars(member.address), **about})
 
     def _lose(self, now: float, member: Member, how: str, *, may_come_again: bool = True) -> Iterator[Command]:
@@ -359,10 +342,13 @@ class Controller:
         Args:
             may_come_again: whether its next function is no better off, so that such losses must be counted.
         """
-        generation, address = self._generation_of(member.address), member.address
-        yield from self._give_up(generation, member)
+        generation, address = self._fleet.generation_of(member.address), member.address
+        yield from self._fleet.give_up(generation, member)
         yield Record("lost", {**vars(address), "step": self._course.step, "detail": how})
-        if generation.is_leaving:
+        if member is generation.heir:
+            generation.heir = None
+            self._succession.came_to_nothing(now)
+        elif generation.is_leaving:
             if generation.is_over and not (self._ending and self._ending.failure):
                 yield from self._generation_over(now)
         elif self._ending is None:
@@ -371,38 +357,71 @@ class Controller:
         elif not self._ending.at_once:  # without it the others come to no agreed step
             yield from self._stop_at_once(now, self._ending)
 
-    def _give_up(self, generation: Generation, member: Member) -> Iterator[Command]:
-        if member.is_here:
-            yield Kill(member.address)
-        generation.give_up(member)
-
     def _replace(
         self, now: float, generation: Generation, address: Address, how: str, losses: int
     ) -> Iterator[Command]:
-        is_current = generation is self._current
-        if is_current and generation.is_open and not generation.has_survivors and self._next:
+        is_current = generation is self._fleet.current
+        if is_current and generation.is_open and not generation.has_survivors and self._fleet.next:
             yield from self._give_up_current(now)  # those who are nearly ready are the quickest to go on
         elif losses > self.terms.max_losses and is_current:
             yield from self._fail_of_losses(now, address.rank, how, losses)
         elif losses > self.terms.max_losses:
             yield from self._do_without_next(how)
+        elif generation.heir and generation.heir.address.rank == address.rank:
+            yield from self._succeed(now)  # it is on its way, or there
         elif self._allowance.can_pay(1):
-            yield from self._launch([generation.relaunched(address.rank, now, self.memory.mib)], generation.workers)
-        elif is_current:
-            yield from self._stop_at_once(now, Ending("stopped", "budget"))
+            yield from self._fleet.relaunch(generation, address.rank, now)
+        else:
+            yield from self._do_without_money(now, generation)
+
+    def _do_without_money(self, now: float, generation: Generation) -> Iterator[Command]:
+        """A rank of a generation cannot be launched, and nobody trains without it."""
+        if generation is self._fleet.current:
+            yield from self._stop_at_once(now, self._ending or Ending("stopped", "budget"))
         else:
             yield from self._do_without_next("the budget does not allow another function")
 
+    # Ranks that hand over one after another
+
+    def _prepare_heir(self, now: float) -> Iterator[Command]:
+        """Let the next function of a rank make ready, while the one before goes on."""
+        current = self._fleet.current
+        room = self.terms.max_workers - len(self._fleet.old) - current.functions
+        rank = self._succession.due(current, room, now) if current.heir is None and not self._fleet.next else None
+        if rank is not None and current.workers == self._fleet.workers and self._allowance.can_pay(1):
+            yield from self._fleet.launch_heir(rank, now)
+
+    def _hand_over_rank(self, now: float) -> Iterator[Command]:
+        """The heir that is READY takes its place, once all other ranks are known to have the state that it needs."""
+        heir = self._fleet.current.heir
+        if heir is None or heir.ready is None or self._ending or self._wished:
+            return
+        if self._fleet.current.can_spare(heir.address.rank):
+            yield from self._succeed(now)
+
+    def _succeed(self, now: float) -> Iterator[Command]:
+        """A rank's heir has the place of the function before, which may be lost by now; if not, it leaves."""
+        current = self._fleet.current
+        before = current.succeed()
+        hands_over = before.is_here
+        self._succession.succeeded()
+        if hands_over:
+            self._fleet.old[before.address] = now
+        if current.is_ready:
+            yield from self._open_round(now)
+        if hands_over:
+            self._course.rank_succeeded(current.members[before.address.rank].address, current.round)
+
     def _give_up_current(self, now: float) -> Iterator[Command]:
         """Nobody of the current generation has a state any more."""
-        for member in self._current.members:
-            yield from self._give_up(self._current, member)
+        for member in self._fleet.current.members:
+            yield from self._fleet.give_up(self._fleet.current, member)
         yield from self._follow(now)
 
     def _do_without_next(self, why: str) -> Iterator[Command]:
         """The next generation fails, and the current one goes on; another is launched when it is over."""
         yield Record("hand_over_failed", {"detail": why})
-        yield from self._drop_next()
+        yield from self._fleet.drop_next()
         self._overlaps = False
 
     def _fail_of_losses(self, now: float, rank: int, how: str, losses: int) -> Iterator[Command]:
@@ -417,12 +436,15 @@ class Controller:
 
     def _on_launch_failed(self, event: LaunchFailed) -> Iterator[Command]:
         """The platform refuses: try again, a little later each time; for as long as a start may take, if need be."""
-        member, address = self._member(event.address), event.address
+        member, address = self._fleet.member(event.address), event.address
         if member is None or member.is_gone:
             return
-        generation = self._generation_of(address)
+        generation = self._fleet.generation_of(address)
+        if member is generation.heir:
+            yield from self._lose(event.now, member, f"it could not be launched: {event.detail}")
+            return
         wait_s = generation.refuse(member, event.now)
-        is_current = generation is self._current
+        is_current = generation is self._fleet.current
         if self._ending and self._ending.at_once:
             yield from self._finish_if_all_gone()
         elif is_current and event.now + wait_s - (member.refused_at or 0.0) > self.terms.start_deadline_s:
@@ -436,13 +458,14 @@ class Controller:
             yield Record("launch_failed", {**vars(address), "detail": event.detail, "again_in_s": wait_s})
 
     def _retry(self, generation: Generation, now: float) -> Iterator[Command]:
-        """Launch what was refused or had to wait, and is due."""
-        room = self.terms.max_workers - len(self._old) - sum(each.functions for each in self._generations)
-        for member in generation.retried(now, room):
-            if member.memory_mib < self.memory.mib:  # what it was to have has not sufficed for another meanwhile
-                member.memory_mib = self.memory.mib
-                yield _intent(member)
-            yield Launch(member.address, generation.workers, member.memory_mib)
+        """Launch what was refused or had to wait, and is due, if there is the money for it."""
+        due = self._fleet.due(generation, now)
+        if not due or (self._ending and self._ending.at_once):
+            return
+        if self._allowance.can_pay(len(due)):
+            yield from self._fleet.launch_again(generation, due, now)
+        else:
+            yield from self._do_without_money(now, generation)
 
     # Time and money
 
@@ -451,7 +474,7 @@ class Controller:
         self._allowance.ticked(event)
         if event.blind:
             self._watch.was_blind(now)
-        yield from self._kill_old(now)
+        yield from self._fleet.kill_old(now)
         if self._ending:
             yield from self._hasten(now, self._ending)
         elif limit := self._allowance.limit_reached(now, self.stopping_s):
@@ -467,45 +490,42 @@ class Controller:
 
     def _mind_workers(self, now: float) -> Iterator[Command]:
         """Who is lost without a word, or was refused."""
-        for generation in self._generations:
+        for generation in self._fleet.living:
             for member, how in self._watch.lost(generation, now):
-                if not member.is_gone and any(generation is living for living in self._generations):
+                if not member.is_gone and any(generation is living for living in self._fleet.living):
                     yield from self._lose(now, member, how)
         if not (self._ending and self._ending.at_once):
-            for generation in self._generations:
+            for generation in self._fleet.living:
                 yield from self._retry(generation, now)
-        if self._watch.is_stalled(self._current, now):
-            yield Record("stalled", {"generation": self._current.number, "round": self._current.round})
+        if self._watch.is_stalled(self._fleet.current, now):
+            yield Record("stalled", {"generation": self._fleet.current.number, "round": self._fleet.current.round})
             losses = self._losses.count(EVERYBODY, self._course.step)
             if losses > self.terms.max_losses:
                 yield from self._fail_of_losses(now, EVERYBODY, "no step came through", losses)
             else:
                 yield from self._open_round(now)
 
-    def _kill_old(self, now: float) -> Iterator[Command]:
-        """Functions that are there long after their last word."""
-        for address, since in list(self._old.items()):
-            if now - since > self.terms.leave_s:
-                del self._old[address]
-                yield Kill(address)
-
     def _mind_time_limit(self, now: float) -> Iterator[Command]:
         """Before the platform ends the functions: make the next generation ready, then end this one."""
-        if self._wished or not self._current.is_open or self._current.is_leaving:
+        if self._wished or not self._fleet.current.is_open or self._fleet.current.is_leaving:
             return
-        due, failure = self._timetable.due(self._current, now), self._timetable.too_short()
+        due, failure = self._timetable.due(self._fleet.current, now), self._timetable.too_short()
         if failure:
             yield from self._fail(now, 0, "time limit too short", failure)
         elif due is Due.END:
+            yield from self._fleet.drop_heir()
             yield from self._wish("time limit")
         elif due is Due.NEXT and self._may_overlap():
-            yield from self._launch_next(now, "time limit")
+            yield from self._fleet.launch_next(now, "time limit")
+        elif not self._fleet.fits_twice:
+            yield from self._prepare_heir(now)
+            yield from self._hand_over_rank(now)
 
     def _mind_stragglers(self, now: float) -> Iterator[Command]:
         """Tell of a rank that holds the others up, and replace it where that pays."""
-        current = self._current
-        if self._ending or self._next or self._wished:
-            return  # its generation is about to end
+        current = self._fleet.current
+        if self._ending or self._fleet.next or self._wished or current.heir:
+            return  # its generation is about to end, or its function
         straggler = current.stragglers.found() if current.is_ready and not current.is_leaving else None
         if straggler is None:
             return
@@ -518,8 +538,16 @@ class Controller:
 
     def _may_overlap(self) -> bool:
         """Whether a second generation may live beside the current one."""
-        fits = len(self._old) + self._current.workers + self._workers <= self.terms.max_workers
-        return self._overlaps and self._next is None and fits and self._allowance.can_pay(self._workers)
+        fits = (
+            self._fleet.fits_twice
+            and len(self._fleet.old) + self._fleet.current.workers + self._fleet.workers <= self.terms.max_workers
+        )
+        return self._overlaps and self._fleet.next is None and fits and self._allowance.can_pay(self._fleet.workers)
+
+    @property
+    def memory(self) -> MemorySize:
+        """Of what it launches."""
+        return self._fleet.memory
 
     @property
     def stopping_s(self) -> float:
@@ -534,11 +562,11 @@ class Controller:
         if event.order is not None:
             order = {"number": event.order, "order": "scale", "workers": event.workers, "refused": refused}
             yield Record("order", order)
-        if refused or event.workers == self._workers:
+        if refused or event.workers == self._fleet.workers:
             return
-        self._workers = event.workers
+        self._fleet.workers = event.workers
         yield Record("scale", {"workers": event.workers})
-        yield from self._drop_next()
+        yield from self._fleet.drop_next()
         yield from self._mind_allocation(event.now)
 
     def _why_not_scale(self, workers: int) -> str:
@@ -549,14 +577,14 @@ class Controller:
 
     def _mind_allocation(self, now: float) -> Iterator[Command]:
         """See to it that the run has as many workers as it shall have, once it neither starts nor recovers."""
-        current = self._current
-        if current.workers == self._workers or self._next or self._wished or self._old:
+        current = self._fleet.current
+        if current.workers == self._fleet.workers or self._fleet.next or self._wished or self._fleet.old:
             return
         if not current.is_open or current.is_leaving or not current.is_ready:
             return
         if self._may_overlap():
-            yield from self._launch_next(now, "scale")
-        elif self._allowance.can_pay(self._workers):
+            yield from self._fleet.launch_next(now, "scale")
+        elif self._allowance.can_pay(self._fleet.workers):
             yield from self._wish("scale")
 
     def _on_cancel(self, event: CancelRequested) -> Iterator[Command]:
@@ -587,20 +615,20 @@ class Controller:
 
     def _stop_softly(self, now: float, status: str, reason: str) -> Iterator[Command]:
         """End at an agreed step, with a checkpoint; at once where none is near: a limit waits for no replacement."""
-        ending, current = Ending(status, reason, since=now), self._current
+        ending, current = Ending(status, reason, since=now), self._fleet.current
         is_whole = current.is_open and (current.is_ready or current.is_leaving)
         if not is_whole and (reason in LIMITS or not current.has_survivors):
             yield from self._stop_at_once(now, ending)
             return
         self._ending = ending
-        yield from self._drop_next()
+        yield from self._fleet.drop_next()
         yield from self._wish(reason)
 
     def _stop_at_once(self, now: float, ending: Ending) -> Iterator[Command]:
         again = self._ending is not None and self._ending.at_once
         ending.since, ending.at_once = now, True
         self._ending = ending
-        yield from self._drop_next()
+        yield from self._fleet.drop_next()
         if again:
             yield from self._kill()
         else:
@@ -616,35 +644,13 @@ class Controller:
             yield KillWorkers()
 
     def _finish_if_all_gone(self) -> Iterator[Command]:
-        if self._ending and self._current.is_gone:
+        if self._ending and self._fleet.current.is_gone:
             yield from self._finish(self._ending.status, self._ending.reason, failure=self._ending.failure)
 
     def _finish(
         self, status: str, reason: str, left: Left | None = None, failure: Failure | None = None
     ) -> Iterator[Command]:
         if self.state is not State.OVER:
-            yield from self._drop_next()
+            yield from self._fleet.drop_next()
             self.state = State.OVER
             yield Finish(status, reason, left, failure)
-
-    # Who is who
-
-    @property
-    def _generations(self) -> list[Generation]:
-        return [self._current, self._next] if self._next else [self._current]
-
-    def _generation_of(self, address: Address) -> Generation:
-        return self._next if self._next and address.generation == self._next.number else self._current
-
-    def _member(self, address: Address) -> Member | None:
-        """Who this is, if it is the newest incarnation of a rank of a living generation."""
-        generation = self._generation_of(address)
-        if generation.number != address.generation or address.rank >= generation.workers:
-            return None
-        member = generation.members[address.rank]
-        return member if member.address == address else None
-
-
-def _intent(member: Member) -> Record:
-    """What is on record before a function is launched."""
-    return Record("launched", {**vars(member.address), "memory_mib": member.memory_mib})

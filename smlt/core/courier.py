@@ -109,7 +109,7 @@ class Courier:
         self._control = Control(epoch=spec.controller_epoch)
         self._last_beat = (spec.controller_epoch, -1)
         self._heard_at = clock()
-        self._reach = _Reach()
+        self._reach, self._reaching_s = _Reach(), 0.0
         self._sleep = sleep
         self._mailed_at = clock() - SILENT_BEAT_S
         self._thread = threading.Thread(target=self._run, name="smlt-courier", daemon=True)
@@ -158,6 +158,12 @@ class Courier:
             self._phase_since = self._clock()
             self._lost_before_phase_s = self._reach.total_s(self._phase_since)
         self._phase, self._step, self._awaits = phase, step, awaits
+
+    def reaching_s(self) -> float:
+        """Monotonic seconds, less those in which the store was out of reach."""
+        now = self._clock()
+        self._reaching_s = max(self._reaching_s, now - self._reach.total_s(now))  # a span is known for one afterwards
+        return self._reaching_s
 
     def print(self, text: str) -> None:
         """A line that the task printed."""

@@ -22,6 +22,11 @@ class Course:
     _generation: int = 0
     _ended: float = 0.0
     _ahead: dict[int, StepRecord] = field(default_factory=dict)
+    _succession: tuple[Address, int] | None = None
+
+    def rank_succeeded(self, heir: Address, number: int) -> None:
+        """In this round a rank's heir has its place; how long that took is known by the first step made in it."""
+        self._succession = heir, number
 
     def note(self, address: Address, steps: tuple[StepRecord, ...], *, is_stale: bool = False) -> list[Record]:
         """Take a rank's report; rank 0's tells how the run goes on, the others' fill in what it died before telling.
@@ -39,8 +44,21 @@ class Course:
         if self._generation and self._generation != address.generation:
             stall_s = steps[0].ended - steps[0].seconds - self._ended
             records.append(Record("handed_over", {"generation": address.generation, "stall_s": stall_s}))
+        records += self._stall_of_heir(address, steps)
         self._generation = address.generation
         return [*records, self._told(steps)]
+
+    def _stall_of_heir(self, address: Address, steps: tuple[StepRecord, ...]) -> list[Record]:
+        if self._succession is None or self._succession[0].generation != address.generation:
+            return []
+        heir, number = self._succession
+        ended = self._ended
+        for step in steps:
+            if step.round >= number:
+                self._succession = None
+                return [Record("rank_handed_over", {**vars(heir), "stall_s": step.ended - step.seconds - ended})]
+            ended = step.ended
+        return []
 
     def caught_up(self, step: int) -> list[Record]:
         """The steps up to `step` that only other ranks than 0 have reported."""

@@ -116,6 +116,7 @@ class Driver:
                 time_limit_s=limits.function_time_limit_s,
                 start_deadline_s=limits.start_deadline_s,
                 exchange_every=self._plan.allocation.sync.exchange_every,
+                has_private=self._plan.allocation.sync.has_private,
             )
         )
         resume_from = checkpoint.latest_manifest(run.store)
@@ -125,7 +126,8 @@ class Driver:
         self._log.append("spent", self._spent(now))  # in the same segment as `created`: `orphans` relies on it
         self._known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
         worker_usd = self._worker_usd(machine.stopping_s, machine.memory.mib)
-        spent_usd = self._ledger.committed_usd(now, machine.stopping_s) - worker_usd * len(self._functions)
+        ranks = len(adopted.addresses) if adopted else 0
+        spent_usd = self._ledger.committed_usd(now, machine.stopping_s) - worker_usd * ranks
         first = run.before.generation + 1
         started = run_events.Started(now, first, resume_from, self._known, spent_usd, worker_usd, adopted)
         self._handle(machine, started)
@@ -153,14 +155,15 @@ class Driver:
         if control.round is None:
             return None
         found = adoptable(run, control.round, control.wish, now)
-        addresses = found.adopted.addresses if found else ()
+        addresses = (*found.adopted.addresses, *found.adopted.heirs) if found else ()
         handles = self._launcher.adopt([address.label for address in addresses]) if addresses else {}
         if found is None or not handles:
             self._desk.change(round=None, wish="")
             return None
         since = now - (time.time() - found.paid_until)
-        for address, memory_mib, own_lease_s in zip(addresses, found.adopted.memory_mib, found.lease_s, strict=True):
-            self._ledger.adopted(address.label, handles[address.label], since, memory_mib, own_lease_s)
+        for address in addresses:
+            label = address.label
+            self._ledger.adopted(label, handles[label], since, found.memory_mib[address], found.lease_s[address])
         budget_usd = run.spec.limits.budget
         if budget_usd is not None and self._ledger.committed_usd(now, stopping_s) >= budget_usd:
             self._refuse(handles.values())

@@ -21,15 +21,16 @@ from smlt.core.orphans import orphans
 from smlt.core.parcel import TaskParcel, make_parcel
 from smlt.core.patient_store import PatientStore
 from smlt.core.planner import Plan
-from smlt.core.planning import plan_job
+from smlt.core.planning import plan_job, planner_name, profile_for
 from smlt.core.plugins import Registry
 from smlt.core.price_settings import catalog_in_force
+from smlt.core.profile import Profile
 from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog, read_events
 from smlt.core.runs import OpenRun, as_taken, open_run
 from smlt.core.summary import Summary
 
-__all__ = ["Interrupts", "RunRequest", "run"]
+__all__ = ["Interrupts", "RunRequest", "plan_for", "run"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class RunRequest:
         task_class: a class given in Python instead of a file.
         goes_on: the run of this name must be there; if it is finished, the job must ask for more of it.
         kept: the task as the run's store has it, instead of the files in `folder`.
+        plan: what is submitted; None for `plan_for` to ask the planner.
     """
 
     spec: JobSpec
@@ -51,6 +53,21 @@ class RunRequest:
     task_class: type | None = None
     goes_on: bool = False
     kept: TaskParcel | None = None
+    plan: Plan | None = None
+
+
+def plan_for(request: RunRequest, registry: Registry, profile: Profile | None = None) -> Plan:
+    """What `run` submits for a request; where the planner predicts and no profile is given, the task is built to see.
+
+    Raises:
+        ConfigError: what is asked for cannot be had; nothing was started.
+    """
+    spec = request.spec
+    backend = registry.backend(spec.backend.name, spec.backend.options)
+    if registry.planner(planner_name(spec, backend)).needs_scene:
+        parcel = request.kept or make_parcel(spec, request.folder, request.runs_dir, request.task_class)
+        profile = profile_for(spec, backend, parcel, registry, profile)
+    return plan_job(spec, backend, request.runs_dir, registry, profile)
 
 
 def run(
@@ -79,7 +96,7 @@ def run(
     spec = request.spec
     backend = registry.backend(spec.backend.name, spec.backend.options)
     parcel = request.kept or make_parcel(spec, request.folder, request.runs_dir, request.task_class)
-    plan = plan_job(spec, backend, request.runs_dir, registry)
+    plan = request.plan or plan_for(request, registry)
     prices = catalog_in_force(backend.catalog, spec.prices)
     opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time(), goes_on=request.goes_on)
     # Between two tries not so long that its record looks as if nobody drove the run.
@@ -183,6 +200,7 @@ def _account(opened: OpenRun, plan: Plan) -> dict[str, object]:
     return {
         "allocation": asdict(plan.allocation),
         "reason": plan.reason,
-        "planner": opened.spec.planner.name,
+        "planner": planner_name(opened.spec, opened.backend),
+        "forecast": asdict(plan.forecast) if plan.forecast else None,
         "threads": opened.backend.threads_for(plan.allocation.workers),
     }

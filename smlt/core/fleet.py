@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ class Member:
         ready, left: what it has said.
         round: the newest one that it is a member of; -1 for none.
         has_stepped: whether it has reported a step.
+        stepped_in: the newest round of which it has reported a step; -1 for none.
         is_gone: its function is over, or given up.
     """
 
@@ -44,6 +46,7 @@ class Member:
     left: Left | None = None
     round: int = -1
     has_stepped: bool = False
+    stepped_in: int = -1
     is_gone: bool = False
 
     @property
@@ -70,6 +73,7 @@ class Generation:
         members: by rank.
         round, opened_at: number of the round that is open, -1 before the first; and since when.
         stragglers: who holds the others up.
+        heir: the next incarnation of a rank, which makes ready to take the place of the one that works; None for none.
         leaving_since: when the first rank came to the end and said its last word; None before. All have saved what
             there was to save then.
     """
@@ -79,6 +83,8 @@ class Generation:
         self.members = [Member(Address(number, rank, 0), now, memory_mib) for rank in range(workers)]
         self.round = -1
         self.stragglers = Stragglers(workers)
+        self.heir: Member | None = None
+        self._newest = [0] * workers
         self.opened_at = now
         self.leaving_since: float | None = None
         self._launched_at = now
@@ -91,7 +97,7 @@ class Generation:
         """A generation that another controller launched, in its open round."""
         opened, shape = adopted.round, TaskShape(0, adopted.eval_examples, 0, ())
         generation = cls(opened.generation, len(opened.members), now, 0)
-        generation.round = opened.number
+        generation.round, generation._newest = opened.number, list(adopted.newest)
         for member, address in zip(generation.members, adopted.addresses, strict=True):
             member.address, member.launched_at, member.heard_at = address, adopted.launched_at[address.rank], now
             member.memory_mib = adopted.memory_mib[address.rank]
@@ -133,7 +139,7 @@ class Generation:
     @property
     def functions(self) -> int:
         """How many may be there."""
-        return len(self._here)
+        return len(self._here) + (self.heir is not None and self.heir.is_here)
 
     @property
     def has_survivors(self) -> bool:
@@ -185,22 +191,51 @@ class Generation:
             if member.retry_at is not None:
                 member.refused_at, member.retry_at = now, now
 
-    def retried(self, now: float, room: int) -> list[Member]:
-        """Those that are launched now, or once more: due, and no more than there is room for."""
+    def due(self, now: float, room: int) -> list[Member]:
+        """Those whose launch, or another try at it, is due, and no more than there is room for."""
         due = [each for each in self.members if not each.is_gone and each.retry_at is not None and now >= each.retry_at]
-        for member in due[: max(0, room)]:
+        return due[: max(0, room)]
+
+    def retried(self, members: Sequence[Member], now: float) -> None:
+        """They are launched now."""
+        for member in members:
             member.launched_at, member.retry_at = now, None
             self._count(member)
-        return due[: max(0, room)]
 
     def relaunched(self, rank: int, now: float, memory_mib: int) -> Member:
         """The next incarnation of a rank, in the place of the one before."""
-        address = self.members[rank].address
-        member = Member(Address(address.generation, rank, address.incarnation + 1), now, memory_mib)
-        self.members[rank] = member
-        self._count(member)
-        self.stragglers.forget(rank)
+        member = self._incarnated(rank, now, memory_mib)
+        self._put(member)
         return member
+
+    def prepare_heir(self, rank: int, now: float, memory_mib: int) -> Member:
+        """The next incarnation of a rank, beside the one that works."""
+        self.heir = self._incarnated(rank, now, memory_mib)
+        return self.heir
+
+    def can_spare(self, rank: int) -> bool:
+        """Whether all other ranks are known to have a state, so that the function of this one may go."""
+        if not (self.is_open and self.is_ready) or self.is_leaving:
+            return False
+        others = (member for member in self.members if member.address.rank != rank)
+        return all(member.stepped_in == self.round for member in others)
+
+    def succeed(self) -> Member:
+        """The heir takes its place; returns who had it."""
+        heir, self.heir = self.heir, None
+        assert heir is not None
+        before = self.members[heir.address.rank]
+        self._put(heir)
+        return before
+
+    def _incarnated(self, rank: int, now: float, memory_mib: int) -> Member:
+        self._newest[rank] += 1
+        return Member(Address(self.number, rank, self._newest[rank]), now, memory_mib)
+
+    def _put(self, member: Member) -> None:
+        self.members[member.address.rank] = member
+        self._count(member)
+        self.stragglers.forget(member.address.rank)
 
     def ends(self, left: Left, now: float) -> list[Member]:
         """A member has come to an end that those in its round have agreed on; returns who is in another, if it is the
@@ -224,6 +259,8 @@ class Generation:
 
     def _count(self, member: Member) -> None:
         rank, is_here = member.address.rank, member.is_here
+        if member is self.heir:
+            return  # nobody waits for it
         for ranks, belongs in (
             (self._here, is_here),
             (self._staying, is_here and not member.left),

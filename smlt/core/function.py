@@ -152,7 +152,7 @@ class FunctionWorker(Worker):
             self._store,
             spec.rank,
             spec.world_size,
-            time.monotonic,
+            courier.reaching_s,  # what the store is out of reach for is no time that saving takes
             done=courier.checkpoint,
             tell=lambda: self._store.persist(courier.tell),  # steps that nobody makes again must be in the log
             reach=self._faults.reach,
@@ -215,7 +215,8 @@ class FunctionWorker(Worker):
         schedule = Schedule.of(job, shape.examples)
         stepping = STEPPINGS[spec.sync.mode](task, shape, spec.sync)
         stepping.check_course(schedule, spec.world_size)
-        if spec.generation > 1 or spec.incarnation > 0:  # a run is under way, and waits for this function or soon will
+        is_under_way = spec.generation > 1 or spec.incarnation > 0 or self._round is not None
+        if is_under_way:  # and the run waits for this function, or soon will
             self._warm_up(task, shape, schedule)
         self._built = _Training(stepping, schedule)
         return events.Built(schedule)
@@ -264,6 +265,7 @@ class FunctionWorker(Worker):
         if not self._training.is_fresh:
             self._release_task()
             self.build()
+            self._courier.doing("loading", self._step)
         spec, training = self._spec, self._training
         found = restoring.agreed(
             self._store, self._opened.resume_from, spec.rank, spec.world_size, self._membership.gather
@@ -355,7 +357,8 @@ class FunctionWorker(Worker):
         self._timer.lap("commit")
         examples = training.schedule.size_at(cursor)
         record = self._timer.record(cursor.step, cursor.epoch, loss.mean, examples)
-        self._courier.step(replace(record, ended=time.time(), **self._membership.traffic()._asdict()))
+        traffic = self._membership.traffic()._asdict()
+        self._courier.step(replace(record, ended=time.time(), round=self._opened.number, **traffic))
         self._step = cursor.step + 1
         if not self._saver.has_room:  # now that the optimizer has its state
             self._saver.make_room(training.stepping.shared_state(), training.stepping.private_state())

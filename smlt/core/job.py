@@ -288,7 +288,12 @@ class SyncSection(Section):
 class PlannerSection(Section):
     """`[planner]`: who chooses the fleet."""
 
-    name: str = Field("fixed", description="which of the installed planners", examples=["fixed"])
+    name: str = Field(
+        "auto", description="which of the installed planners; auto: fixed on this machine, optuna on a cloud"
+    )
+    prefer: Literal["auto", "cheapest", "fastest", "knee"] = Field(
+        "auto", description="within the limits; auto: cheapest by a deadline, fastest on a budget alone, else the knee"
+    )
 
 
 class PricesSection(BaseModel):

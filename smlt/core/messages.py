@@ -34,6 +34,7 @@ class StepRecord:
         examples: of the global batch.
         ended: Unix time when the step was committed.
         sent_bytes, received_bytes, requests: what the channel moved since the step before.
+        round: in which it was made.
     """
 
     step: int
@@ -48,6 +49,7 @@ class StepRecord:
     sent_bytes: int = 0
     received_bytes: int = 0
     requests: int = 0
+    round: int = -1
 
 
 @dataclass(frozen=True)

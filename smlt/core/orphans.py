@@ -46,7 +46,7 @@ def orphans(events: Iterable[RunEvent]) -> list[Orphan]:
                 address = Address(data["generation"], data["rank"], data["incarnation"])
                 here[address] = Orphan(address, data["memory_mib"], data["lease_s"], event.time)
             case "adopted":
-                adopted = _newest(each for each in before.values() if each.address.generation == data["generation"])
+                adopted = {each: kept for each, kept in before.items() if each.generation == data["generation"]}
                 here |= _paid(adopted, event.time)
             case "spent":
                 here = _paid(here, event.time)
@@ -59,9 +59,3 @@ def orphans(events: Iterable[RunEvent]) -> list[Orphan]:
 
 def _paid(found: dict[Address, Orphan], until: float) -> dict[Address, Orphan]:
     return {address: replace(each, since=until, requests=0) for address, each in found.items()}
-
-
-def _newest(found: Iterable[Orphan]) -> dict[Address, Orphan]:
-    """Of each rank the newest incarnation, by address."""
-    ranks = {each.address.rank: each for each in sorted(found, key=lambda each: each.address.incarnation)}
-    return {each.address: each for each in ranks.values()}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from smlt.core.errors import ConfigError
+from smlt.core.forecast import Assumption, Forecast, Nearest, Objective
+from smlt.core.scene import Scene
 from smlt.core.sync.names import EVERY_STEP, EXACT, FAST, LOCAL_SGD
 
 
@@ -69,11 +72,19 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Observation:
-    """What one generation was seen to do: its allocation, seconds a step at the median, examples a step."""
+    """What one generation was seen to do.
+
+    Attributes:
+        allocation: its fleet.
+        step_seconds: of a step at the median; 0 where it ran out of memory before it had done one.
+        global_batch: examples of a step.
+        out_of_memory: whether a worker was ended for taking more memory than it had.
+    """
 
     allocation: Allocation
     step_seconds: float
     global_batch: int
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,8 @@ class PlanRequest:
         global_batch: examples of the first step.
         sync: the synchronisation that the job and the backend allow.
         deadline_s, budget_usd: the limits, if any.
+        objective: what is wanted within the limits.
+        scene: what a prediction needs; None where nobody has looked, and planners that predict cannot plan.
     """
 
     workers: int | None
@@ -100,23 +113,67 @@ class PlanRequest:
     sync: Sync
     deadline_s: float | None = None
     budget_usd: float | None = None
+    objective: Objective = "knee"
+    scene: Scene | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An allocation and why. `reason` is one sentence for the user."""
+    """An allocation and why: what `smlt plan` prints and `smlt train` submits.
+
+    Attributes:
+        allocation: the fleet.
+        reason: one sentence for the user.
+        forecast: what it would take and cost; None from a planner that does not predict.
+    """
 
     allocation: Allocation
     reason: str
+    forecast: Forecast | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that a planner considered.
+
+    Attributes:
+        plans: best first; at least one.
+        chosen: which is submitted; None where no plan keeps the limits.
+        binding_limit: without which another one would be chosen; of an infeasible request, which cannot be kept.
+        nearest: limits that could be kept, as near as possible to those that cannot.
+        assumptions: what the forecasts rest on.
+    """
+
+    plans: tuple[Plan, ...]
+    chosen: Plan | None
+    binding_limit: str | None = None
+    nearest: Nearest | None = None
+    assumptions: tuple[Assumption, ...] = ()
 
 
 class Planner(ABC):
-    """Chooses the fleet. Contract:
+    """Chooses the fleet. Contract, tested by `smlt.testing.PlannerContract`:
 
     * `propose` is a pure function of its arguments and of earlier `observe` calls; it launches nothing.
     * A value that the user fixed comes back unchanged.
     * What cannot be met raises `ConfigError`, before anything is spent.
+    * `survey` is what `propose` chose from: its `chosen` is what `propose` returns.
+    * A planner that predicts does not propose again what was seen to run out of memory.
+
+    Attributes:
+        needs_scene: whether `request.scene` must be given; without it a planner that predicts raises `ConfigError`.
     """
+
+    needs_scene: ClassVar[bool] = False
+
+    def survey(self, request: PlanRequest) -> Survey:
+        """All that was considered for a request, those that keep no limit too.
+
+        Raises:
+            ConfigError: the request contradicts itself.
+        """
+        self._check(request)
+        return self._do_survey(request)
 
     def propose(self, request: PlanRequest) -> Plan:
         """The plan for a request.
@@ -124,11 +181,7 @@ class Planner(ABC):
         Raises:
             ConfigError: the request contradicts itself or cannot be met.
         """
-        if request.workers is not None and request.workers > request.max_workers:
-            raise ConfigError(
-                f"{request.workers} workers were asked for, at most {request.max_workers} are possible here",
-                "lower [workers].count, or raise [workers].max or [job].global_batch",
-            )
+        self._check(request)
         plan = self._do_propose(request)
         if not 1 <= plan.allocation.workers <= request.max_workers:
             raise ConfigError(
@@ -142,3 +195,15 @@ class Planner(ABC):
 
     @abstractmethod
     def _do_propose(self, request: PlanRequest) -> Plan: ...
+
+    def _do_survey(self, request: PlanRequest) -> Survey:
+        plan = self._do_propose(request)
+        return Survey((plan,), plan)
+
+    @staticmethod
+    def _check(request: PlanRequest) -> None:
+        if request.workers is not None and request.workers > request.max_workers:
+            raise ConfigError(
+                f"{request.workers} workers were asked for, at most {request.max_workers} are possible here",
+                "lower [workers].count, or raise [workers].max or [job].global_batch",
+            )

@@ -44,6 +44,7 @@ class Terms:
         max_ranks: a generation can have so many ranks: each needs an example of every step; None for `max_workers`.
         max_losses: a rank that is lost more often without progress fails the run.
         memory_choices_mib: sizes of a function on offer, ascending; empty where a larger one has no more memory.
+        has_private: whether ranks have PRIVATE state, which only a checkpoint hands on.
     """
 
     workers: int
@@ -63,6 +64,7 @@ class Terms:
     max_losses: int = 3
     max_ranks: int | None = None
     memory_choices_mib: tuple[int, ...] = ()
+    has_private: bool = False
 
 
 # Events: what happened. `now` is seconds by one clock that never goes back.
@@ -75,7 +77,8 @@ class Adopted:
     Attributes:
         round: that is open.
         wish: that stands; empty for none.
-        incarnations: by rank, the newest that was launched.
+        incarnations: by rank, the one in the round, or the newest where that one is lost.
+        newest: by rank, the newest that was launched: a later one than that in the round was to take its place.
         launched_at: by rank, when that was, by the clock of all events.
         memory_mib: by rank, with how much.
         lost: ranks whose newest incarnation is not in the round: they were being replaced.
@@ -85,6 +88,7 @@ class Adopted:
     round: Round
     wish: str
     incarnations: tuple[int, ...]
+    newest: tuple[int, ...]
     launched_at: tuple[float, ...]
     memory_mib: tuple[int, ...]
     lost: tuple[int, ...]
@@ -94,7 +98,15 @@ class Adopted:
     @property
     def addresses(self) -> tuple[Address, ...]:
         """Of all ranks."""
-        return tuple(Address(self.round.generation, rank, number) for rank, number in enumerate(self.incarnations))
+        return self._addresses(self.incarnations)
+
+    @property
+    def heirs(self) -> tuple[Address, ...]:
+        """Of functions that are to be ended: nobody waits for them any more."""
+        return tuple(heir for heir in self._addresses(self.newest) if heir not in self.addresses)
+
+    def _addresses(self, incarnations: tuple[int, ...]) -> tuple[Address, ...]:
+        return tuple(Address(self.round.generation, rank, number) for rank, number in enumerate(incarnations))
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,7 @@ class Started:
         first_generation: number of the first generation of this session.
         resume_from: key of the manifest to go on from; empty for none.
         step: where that is.
-        spent_usd: by earlier sessions; with `worker_usd` for each function that is adopted, what is committed.
+        spent_usd: by earlier sessions; with `worker_usd` for each rank that is adopted, what is committed.
         worker_usd: what one function costs, started and stopped cleanly.
         adopted: what goes on from an earlier session; None where functions are to be launched.
     """

@@ -19,7 +19,7 @@ class RunEvent:
         time: seconds since the Unix epoch, by the controller's clock.
         kind: one of `created, planned, state, launched, launch_failed, ready, round_opened, steps, rolled_back,
             evaluated, checkpointed, rejoined, output, ended, exited, lost, memory_raised, stalled, scale, order,
-            hand_over, hand_over_failed, handed_over, wish, spent, failed, finished`.
+            hand_over, hand_over_failed, handed_over, rank_handed_over, wish, spent, failed, finished`.
         data: plain data; which keys a kind has is said where `RunView` reads them.
     """
 
@@ -110,7 +110,8 @@ class RunView:
         generation: of the newest launch.
         handovers, handover_stalls_s: how often one generation took over from another, and how long each time nothing
             was computed.
-        replacements: how often a rank was launched again.
+        rank_handovers, rank_handover_stalls_s: the same of single ranks within a generation.
+        replacements: how often a rank was launched again because it was lost.
         recovered_fast: whether a rank has begun anew without what was its own.
         workers_up, workers_wanted: functions that are ready, and the allocation.
         memory_mib: of each function that is launched now.
@@ -138,6 +139,8 @@ class RunView:
     generation: int = 0
     handovers: int = 0
     handover_stalls_s: tuple[float, ...] = ()
+    rank_handovers: int = 0
+    rank_handover_stalls_s: tuple[float, ...] = ()
     replacements: int = 0
     recovered_fast: bool = False
     workers_up: int = 0
@@ -191,13 +194,18 @@ def _state(view: RunView, event: RunEvent) -> RunView:
 
 
 def _launched(view: RunView, event: RunEvent) -> RunView:
-    again = event.data["incarnation"] > 0
+    again = event.data["incarnation"] > 0 and not event.data.get("is_heir")
     return replace(view, generation=event.data["generation"], replacements=view.replacements + again)
 
 
 def _handed_over(view: RunView, event: RunEvent) -> RunView:
     stalls_s = (*view.handover_stalls_s, event.data["stall_s"])
     return replace(view, handovers=view.handovers + 1, handover_stalls_s=stalls_s)
+
+
+def _rank_handed_over(view: RunView, event: RunEvent) -> RunView:
+    stalls_s = (*view.rank_handover_stalls_s, event.data["stall_s"])
+    return replace(view, rank_handovers=view.rank_handovers + 1, rank_handover_stalls_s=stalls_s)
 
 
 def _rolled_back(view: RunView, event: RunEvent) -> RunView:
@@ -280,6 +288,7 @@ _FOLDS: dict[str, Callable[[RunView, RunEvent], RunView]] = {
     "ready": _ready,
     "round_opened": _round_opened,
     "handed_over": _handed_over,
+    "rank_handed_over": _rank_handed_over,
     "rolled_back": _rolled_back,
     "rejoined": _rejoined,
     "adopted": _adopted,

@@ -201,7 +201,7 @@ def _validated(
         given = {key: value for key, value in tree.get("backend", {}).items() if key != "name"}
         _try(options, given, problems, ("backend",), origin_of)
     planner = tree.get("planner", {}).get("name")
-    if isinstance(planner, str) and planner not in registry.entries["planners"]:
+    if isinstance(planner, str) and planner not in ("auto", *registry.entries["planners"]):
         hint = nearest(planner, list(registry.entries["planners"]))
         problems.append(
             Problem("planner.name", origin_of(("planner", "name")), f"no planner is called {planner!r}", hint)

@@ -37,9 +37,10 @@ class Summary:
         step_seconds_p50: median over all steps.
         cost_usd: `total` and its items.
         catalog_sha256: digest of the price list that this is by.
+        handovers, handover_stall_seconds: of one generation to the next; one figure each.
+        rank_handovers, rank_handover_stall_seconds: of single ranks, where they hand over one after another.
         recovered_fast: whether a rank has begun anew by `[sync].recovery = "fast"`: the digests are then not those of
             the run without the loss.
-        handover_stall_seconds: one figure a hand-over.
         allocation: of the last generation, with what its workers and their memory have come to.
         weights_sha256: over the raw bytes of all parameters in name order.
         state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.
@@ -60,9 +61,11 @@ class Summary:
     catalog_sha256: str = ""
     generations: int = 0
     handovers: int = 0
+    rank_handovers: int = 0
     replacements: int = 0
     recovered_fast: bool = False
     handover_stall_seconds: tuple[float, ...] = ()
+    rank_handover_stall_seconds: tuple[float, ...] = ()
     probes: int = 0
     allocation: dict[str, Any] = field(default_factory=dict)
     planner: str = ""
@@ -87,6 +90,7 @@ class Summary:
         """The summary that `to_json` wrote; keys of a newer smlt are passed over."""
         data = json.loads(text)
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        if "handover_stall_seconds" in known:
-            known["handover_stall_seconds"] = tuple(known["handover_stall_seconds"])
+        for name in ("handover_stall_seconds", "rank_handover_stall_seconds"):
+            if name in known:
+                known[name] = tuple(known[name])
         return cls(**known)

@@ -55,11 +55,11 @@ class Timetable:
             return Due.END
         # Not so long ahead that hardly a step is made in between.
         lead_s = min(START_MARGIN * self._watch.start_s, (limit_s - stopping_s) / 2)
-        if left_s <= stopping_s + lead_s and not self._ends_within(now, left_s):
+        if left_s <= stopping_s + lead_s and not self.ends_within(now, left_s):
             return Due.NEXT
         return Due.NOTHING
 
-    def _ends_within(self, now: float, seconds: float) -> bool:
+    def ends_within(self, now: float, seconds: float) -> bool:
         """Whether the last step, or the deadline, comes so soon that no other generation is needed."""
         if self._allowance.left_s(now) < seconds:
             return True

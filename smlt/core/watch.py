@@ -14,6 +14,9 @@ from smlt.core.run_events import Terms
 RECENT_STARTS = 8
 """The first ones are cold: later ones tell more."""
 
+RECENT_SAVES = 8
+"""Their median counts: a single one that met a store in trouble says nothing of the next."""
+
 BUILDING = 6.0
 """While a worker imports and builds it may be silent so many times as long: an import can keep all threads waiting."""
 
@@ -42,7 +45,7 @@ class Watch:
     _examples: int = 0
     _eval_examples: int = 0
     _evaluation_s: float = 0.0
-    _saving_s: float = 0.0
+    _saves_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_SAVES))
     _starts_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STARTS))
     _blind_until: float = float("-inf")
 
@@ -57,6 +60,10 @@ class Watch:
         return max(self.terms.state_write_s, 1.5 * self._saving_s)
 
     @property
+    def _saving_s(self) -> float:
+        return statistics.median(self._saves_s) if self._saves_s else 0.0
+
+    @property
     def usual_step_s(self) -> float:
         """Seconds of a step at the median; 0 before the first."""
         return statistics.median(self._steps_s) if self._steps_s else 0.0
@@ -67,7 +74,7 @@ class Watch:
 
     def saving_took(self, seconds: float) -> None:
         """A checkpoint took so long."""
-        self._saving_s = max(self._saving_s, seconds)
+        self._saves_s.append(seconds)
 
     def evaluates(self, examples: int) -> None:
         """An evaluation has so many examples."""
@@ -97,12 +104,14 @@ class Watch:
         busy = {
             member.address.rank: member for member in here if not member.is_waiting or _has_not_come(generation, member)
         }
-        for member in here:
+        for member in [*here, generation.heir] if generation.heir else here:
             silence_s = self.terms.silence_s * (1.0 if member.ready else BUILDING)
             if member.ready is None and self._since(member.launched_at, now) > self.terms.start_deadline_s:
                 yield member, f"it did not start within {self.terms.start_deadline_s:.0f} s"
             elif member.heard_at is not None and self._since(member.heard_at, now) > silence_s:
                 yield member, f"it was not heard of for {now - member.heard_at:.0f} s"
+            elif member is generation.heir:
+                continue  # it waits, however long
             elif generation.leaving_since is not None:
                 if self._since(generation.leaving_since, now) > self._slow_limit(self._saving_s):
                     yield member, "it has not left although others have"
@@ -148,7 +157,9 @@ class Watch:
             case "evaluating":
                 expected_s = step_s * self._eval_examples / max(1, self._examples)
                 return self._slow_limit(max(expected_s, self._evaluation_s))
-            case "saving" if self._saving_s:
+            case "building":
+                return self.terms.start_deadline_s
+            case "saving" if self._saves_s:
                 return max(SAVING * self.terms.stuck_s, PATIENCE * self._saving_s)
             case "saving" | "loading" | "serving" | "leaving":
                 return self._slow_limit(self._saving_s)

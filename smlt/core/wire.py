@@ -81,7 +81,7 @@ def from_plain(value: Any, kind: Any) -> Any:
         return tuple(from_plain(item, args[0]) for item in _checked(value, (list, tuple), "list"))
     if origin is list:
         return [from_plain(item, args[0]) for item in _checked(value, (list, tuple), "list")]
-    if origin in (dict, Mapping) or (origin is not None and issubclass(origin, Mapping)):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: from_plain(item, args[1]) for key, item in _checked(value, Mapping, "table").items()}
     return value
 

@@ -133,10 +133,13 @@ class RunTime:
 def compute_s(work: Workload, fleet: Fleet, values: Values) -> float:
     """Seconds in which the rank with the largest share computes: examples over speed, which grows less than vCPUs do.
 
-    v vCPUs are as quick as v^vcpu_exponent of one: the parallel efficiency of a worker's mathematics.
+    v vCPUs are as quick as v^vcpu_exponent of one: the parallel efficiency of a worker's mathematics. What a step takes
+    whatever its examples (calls, the optimizer) is `step_base_s`, where it was measured.
     """
     share = math.ceil(work.global_batch / fleet.workers)
-    return share / (values["examples_per_vcpu_s"] * math.pow(fleet.vcpus, values["vcpu_exponent"]))
+    return values.get("step_base_s", 0.0) + share / (
+        values["examples_per_vcpu_s"] * math.pow(fleet.vcpus, values["vcpu_exponent"])
+    )
 
 
 def start_s(workers: int, values: Values) -> float:

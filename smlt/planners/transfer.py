@@ -102,26 +102,33 @@ def server_constants(catalog: Catalog, server: str, functions: str) -> dict[str,
         ConfigError: it says too little of them.
     """
     latency = _figure(catalog, ("servers", server, "latency_s"))
-    link = _figure(catalog, ("functions", functions, "bandwidth_mb_s"))
+    links = link_constants(catalog, functions)
     return {
         "put_latency_s": latency,
         "get_latency_s": latency,
-        "up_mb_s": link,
-        "down_mb_s": link,
-        **link_constants(catalog, functions),
+        "up_mb_s": links["link_mb_s"],
+        "down_mb_s": links["link_mb_s"],
+        **links,
         "store_mb_s": _figure(catalog, ("servers", server, "bandwidth_mb_s")),
         "pack_s_per_mb": NO_PACKING,
     }
 
 
+UNKNOWN_LINK = Constant(75.0, 2.5, "no figure is published: as AWS Lambda's (LambdaML, FuncPipe, Skyrise, from memory)")
+NO_LINK = Constant(UNBOUNDED, 1.0, "one machine: there is no link")
+NO_BURST = Constant(1e-6, 1.0, "no burst is known of")
+
+
 def link_constants(catalog: Catalog, functions: str) -> dict[str, Constant]:
-    """What a catalog says of the links of functions."""
+    """What a catalog says of the links of functions; where it lists no functions, they share one machine."""
+    if not functions:
+        return {"link_mb_s": NO_LINK, "burst_mb": NO_BURST}
     path = ("functions", functions, "burst_mib")
     burst = getattr(catalog.offer_at(path), "burst_mib", None)
-    none = Constant(1e-6, 1.0, "no burst is known of")
-    mib = Constant.of(burst, catalog.provenance(path)) if burst else none
+    mib = Constant.of(burst, catalog.provenance(path)) if burst else NO_BURST
+    known = getattr(catalog.offer_at(path), "bandwidth_mb_s", None) is not None
     return {
-        "link_mb_s": _figure(catalog, ("functions", functions, "bandwidth_mb_s")),
+        "link_mb_s": _figure(catalog, ("functions", functions, "bandwidth_mb_s")) if known else UNKNOWN_LINK,
         "burst_mb": Constant(mib.value * 1.048576, mib.spread, mib.source),
     }
 

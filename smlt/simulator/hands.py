@@ -329,7 +329,10 @@ def apply(me: Process, command: events.Commit) -> events.Committed:
     if world.exchanges(cursor):
         me.exchanged = me.state, me.private, me.step
     seconds = now - me.step_began_s
-    me.courier.steps.append(StepRecord(cursor.step, cursor.epoch, 1.0, 1, seconds, seconds, 0.0, 0.0, now))
+    number = me.round.number if me.round else -1
+    me.courier.steps.append(
+        StepRecord(cursor.step, cursor.epoch, 1.0, 1, seconds, seconds, 0.0, 0.0, now, round=number)
+    )
     return events.Committed(now + me.skew_s)
 
 

@@ -146,7 +146,8 @@ class Invariants:
         before = (
             platform.running(replace(address, incarnation=address.incarnation - 1)) if address.incarnation else None
         )
-        if before and not before.kill_asked:
+        is_heir = self._world.log_launched[address.generation][address][0]["is_heir"]
+        if before and not before.kill_asked and not is_heir:
             raise Broken(f"{before.uuid} is replaced while it is still there, and nobody has ended it")
         if self._world.scenario.can_kill and launched >= most:
             raise Broken(f"{launched + 1} functions would live at once, {most} may")

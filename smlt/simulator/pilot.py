@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from smlt.core import run_events
+from smlt.core.adoption import taking_part
 from smlt.core.control import RENEW_S
 from smlt.core.driver import BLIND_S
 from smlt.core.endings import AGREED
@@ -81,20 +82,26 @@ class Pilot:
         opened = world.store.control.round
         if opened is None or not world.scenario.adopts or opened.generation not in world.log_ready:
             return None
-        launched = [item for _, item in sorted(world.log_launched[opened.generation].items())]
-        addresses = [Address(opened.generation, rank, data["incarnation"]) for rank, (data, _) in enumerate(launched)]
-        claims = [world.store.claims.get(address, "") for address in addresses]
-        lost = tuple(rank for rank, uuid in enumerate(claims) if uuid != opened.members[rank])
-        if len(lost) == len(addresses):
+        launched = world.log_launched[opened.generation]
+        newest = [0] * len(opened.members)
+        for address in launched:
+            newest[address.rank] = max(newest[address.rank], address.incarnation)
+        found = taking_part(opened, newest, world.log_lost, lambda address: world.store.claims.get(address, ""))
+        lost = tuple(rank for rank, number in enumerate(found) if number is None)
+        if len(lost) == len(found):
             return None
+        incarnations = [newest[rank] if number is None else number for rank, number in enumerate(found)]
+        addresses = [Address(opened.generation, rank, number) for rank, number in enumerate(incarnations)]
         self._generations.append(opened.generation)
         self._addresses.update(dict.fromkeys(addresses))
+        self._addresses.update((Address(opened.generation, rank, number), None) for rank, number in enumerate(newest))
         return run_events.Adopted(
             round=opened,
             wish=world.store.control.wish,
-            incarnations=tuple(address.incarnation for address in addresses),
-            launched_at=tuple(at for _, at in launched),
-            memory_mib=tuple(data["memory_mib"] for data, _ in launched),
+            incarnations=tuple(incarnations),
+            newest=tuple(newest),
+            launched_at=tuple(launched[address][1] for address in addresses),
+            memory_mib=tuple(launched[address][0]["memory_mib"] for address in addresses),
             lost=lost,
             total_steps=world.scenario.steps,
             eval_examples=world.shape.eval_examples,
@@ -271,7 +278,10 @@ class Pilot:
         if kind == "launched":
             generation = data["generation"]
             world.log_generation = max(world.log_generation, generation)
-            world.log_launched.setdefault(generation, {})[data["rank"]] = (data, self.now)
+            address = Address(generation, data["rank"], data["incarnation"])
+            world.log_launched.setdefault(generation, {})[address] = (data, self.now)
+        elif kind == "lost":
+            world.log_lost.add(Address(data["generation"], data["rank"], data["incarnation"]))
         elif kind == "memory_raised":
             world.log_memory_mib = data["memory_mib"]
         elif kind == "ready":

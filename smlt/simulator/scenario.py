@@ -235,7 +235,17 @@ class Scenario:
         faults = [_drawn(rng, rng.choice(chosen), scenario) for _ in range(count)]
         scenario = replace(scenario, recovers_fast=private and rng.random() < 0.5)
         faults += [_drawn(rng, kind, scenario) for kind in DRAWN_LAST if kind in kinds and rng.random() < 0.2]
-        return replace(scenario, faults=tuple(faults))
+        scenario = replace(scenario, faults=tuple(faults))
+        return scenario.with_little_room(rng) if "quota" in kinds and rng.random() < 0.2 else scenario
+
+    def with_little_room(self, rng: Random) -> Scenario:
+        """The same under a time limit, and with room for some functions more, but not for another generation."""
+        turn_s = 1.5 * (self.timing.start_s + self.timing.build_s) * (1 + self.timing.spread) + 2 * self.timing.step_s
+        limit_s = rng.uniform(25.0, 25.0 + 4 * self.workers * turn_s)
+        room = rng.randint(1, max(1, self.workers - 1))
+        steps = self.steps if self.workers > 20 else self.steps * rng.randint(1, 4)
+        can_kill = self.can_kill or self.budget_usd is not None  # who hangs where nobody can end it spends to its limit
+        return replace(self, time_limit_s=limit_s, max_workers=self.workers + room, steps=steps, can_kill=can_kill)
 
     @property
     def least_s(self) -> float:
@@ -275,7 +285,7 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     Raises:
         ConfigError: there is no such kind.
     """
-    limits = ("time_limit", "budget", "deadline")
+    limits = ("time_limit", "budget", "deadline", "quota")
     known = (*KINDS, *limits)
     kinds: list[str] = []
     for name in (part.strip().replace("-", "_") for part in text.split(",")):

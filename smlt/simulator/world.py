@@ -10,7 +10,7 @@ from smlt.core.controller import Controller
 from smlt.core.job import BatchPhase, Job
 from smlt.core.lease import lease_s
 from smlt.core.protocol import RankProtocol, Rules
-from smlt.core.run_events import Terms
+from smlt.core.run_events import Address, Terms
 from smlt.core.sampler import Cursor, Schedule
 from smlt.core.task import TaskShape
 from smlt.core.units import Every
@@ -48,8 +48,9 @@ class World:
         has_struck: whether anything has gone wrong yet.
         log_generation, log_step, log_segments: what the run log says: the last generation that was launched, and the
             next step; of how many pieces it is.
-        log_launched, log_ready: what it says of each generation: each rank's newest launch, and when that was; and
-            whether anybody was READY.
+        log_launched, log_ready: what it says of each generation: its launches, and when they were; and whether anybody
+            was READY.
+        log_lost: who is lost, as it says.
         log_memory_mib: with how much functions are launched by now, as it says.
         needs_mib: by rank, how much memory its functions need, where that is more than they have at first.
         expected: SHARED state before each step, as an undisturbed run has it.
@@ -90,7 +91,8 @@ class World:
         self.traps: dict[str, list[Fault]] = {}
         self.has_struck = False
         self.log_generation, self.log_step, self.log_segments = 0, 0, 0
-        self.log_launched: dict[int, dict[int, tuple[dict[str, Any], float]]] = {}
+        self.log_launched: dict[int, dict[Address, tuple[dict[str, Any], float]]] = {}
+        self.log_lost: set[Address] = set()
         self.log_memory_mib = self.terms.memory_mib
         self.needs_mib: dict[int, int] = {}
         self.log_ready: set[int] = set()
@@ -263,6 +265,7 @@ def _terms(scenario: Scenario) -> Terms:
         start_deadline_s=30.0,
         silence_s=max(5.0, 5 * beat_s),
         stuck_s=max(5.0, 5 * beat_s),
+        has_private=scenario.has_private,
         state_write_s=2.0 + 2.5 * beat_s,  # until a wish is read, and until the last word is
         exchange_every=scenario.exchange_every,
     )

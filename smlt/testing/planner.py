@@ -15,8 +15,67 @@ from typing import ClassVar
 
 import pytest
 
+from smlt.core.catalog import parse_catalog
 from smlt.core.errors import ConfigError
 from smlt.core.planner import Observation, Planner, PlanRequest, Sync
+from smlt.core.profile import Profile, Speed
+from smlt.core.scene import ChannelOffer, Scene
+from smlt.core.storage import ChannelCapabilities
+from smlt.core.task import Region
+
+PRICES = """
+provider = "a cloud for tests"
+source = "made up"
+as_of = "2026-11-24"
+
+[functions.small]
+usd_per_gib_s = 1e-5
+usd_per_request = 2e-7
+vcpus = { mib_per_vcpu = 2048, most = 6 }
+memory_mib = { least = 1024, most = 4096, step = 1024 }
+max_workers = 1000
+start_s = [2.0, 4.0]
+bandwidth_mb_s = 100.0
+source = "made up"
+as_of = "2026-11-24"
+confidence = "high"
+
+[stores.objects]
+usd_per_put = 5e-6
+usd_per_get = 4e-7
+usd_per_gb_month = 0.02
+put_latency_s = 0.03
+get_latency_s = 0.02
+connection_mb_s = 80.0
+source = "made up"
+as_of = "2026-11-24"
+confidence = "high"
+"""
+
+SCENE = Scene(
+    profile=Profile(
+        schema_version=1,
+        task="task.py:Net",
+        settings={},
+        taken_on="2026-11-24",
+        machine="made up",
+        examples=10_000,
+        parameters=1_000_000,
+        regions=(Region("float32", 1_000_000, True),),
+        state_bytes=12_000_000,
+        build_s=2.0,
+        built_mib=300.0,
+        stepped_mib=400.0,
+        example_bytes=1e6,
+        speed=Speed(20.0, 0.01, vcpu_exponent=0.9, vcpus=2, steps=20),
+    ),
+    is_profiled_here=False,
+    steps=1000,
+    catalog=parse_catalog(PRICES, "PRICES"),
+    functions="small",
+    channels=(ChannelOffer("object", ChannelCapabilities(True, False, None, 0.03), "stores", "objects"),),
+)
+"""Of a job of a million parameters, 3.2 s of one vCPU a step, on a cloud that takes requests as S3 does."""
 
 
 class PlannerContract:
@@ -33,7 +92,8 @@ class PlannerContract:
         memory_choices_mib=(1024, 2048, 4096),
         vcpus_at_hand=4,
         global_batch=64,
-        sync=Sync(),
+        sync=Sync(channel="object"),
+        scene=SCENE,
     )
 
     @pytest.fixture
@@ -80,3 +140,13 @@ class PlannerContract:
         plan = planner.propose(self.request)
         planner.observe(Observation(plan.allocation, step_seconds=0.5, global_batch=self.request.global_batch))
         assert 1 <= planner.propose(self.request).allocation.workers <= self.request.max_workers
+
+    def test_what_is_chosen_is_one_of_what_was_considered(self, planner: Planner) -> None:
+        survey = planner.survey(self.request)
+        assert survey.chosen == planner.propose(self.request)
+        assert survey.chosen in survey.plans
+
+    def test_a_size_that_ran_out_of_memory_is_not_predicted_to_suffice(self, planner: Planner) -> None:
+        small = replace(planner.propose(self.request).allocation, memory_mib=self.request.memory_choices_mib[0])
+        planner.observe(Observation(small, step_seconds=0.0, global_batch=64, out_of_memory=True))
+        assert planner.propose(self.request).allocation != small or not planner.needs_scene

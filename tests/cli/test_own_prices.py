@@ -6,7 +6,7 @@ import json
 
 
 def test_a_run_is_billed_by_the_users_own_price(smlt, linear):
-    run = ["train", "task.py:Linear", "--workers", "1", "--set", "job.steps=2", "-o", "json"]
+    run = ["train", "task.py:Linear", "--workers", "1", "--set", "job.steps=2", "-o", "json", "-y"]
     free = json.loads(smlt(*run, "--name", "free").stdout)
     paid = smlt(*run, "--name", "paid", "--set", "prices.local.function.usd_per_request=0.25")
     assert free["cost_usd"]["total"] == 0
@@ -23,7 +23,7 @@ def test_a_run_is_billed_by_a_pinned_file_and_says_which(smlt, linear):
         'provider = "local"\nsource = "a contract"\nas_of = "2026-01-01"\n'
         "function = { usd_per_gib_s = 0.0, usd_per_request = 0.5 }\n"
     )
-    run = ["train", "task.py:Linear", "--workers", "1", "--set", "job.steps=2", "-o", "json"]
+    run = ["train", "task.py:Linear", "--workers", "1", "--set", "job.steps=2", "-o", "json", "-y"]
     summary = json.loads(smlt(*run, "--catalog", "pin.toml").stdout)
     assert summary["cost_usd"]["total"] == 0.5
     shown = json.loads(smlt("prices", "--catalog", "pin.toml", "-o", "json").stdout)

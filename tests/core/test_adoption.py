@@ -15,13 +15,13 @@ from smlt.core.job import JobSpec
 from smlt.core.messages import Round, RunRecord
 from smlt.core.parcel import TaskParcel
 from smlt.core.plugins import load_registry
-from smlt.core.run_events import Address, Adopted, Launch, OpenRound, Started, Wish
+from smlt.core.run_events import Address, Adopted, Kill, Launch, OpenRound, Started, Wish
 from smlt.core.runlog import RunLog
 from smlt.core.runs import OpenRun, open_run
 from tests.support.events import Desk, launches, relaunch
 
 ROUND = Round(3, 4, ("a", "b"))
-ADOPTED = Adopted(ROUND, "", (0, 2), (900.0, 950.0), (1024, 2048), (), total_steps=50, eval_examples=20)
+ADOPTED = Adopted(ROUND, "", (0, 2), (0, 2), (900.0, 950.0), (1024, 2048), (), total_steps=50, eval_examples=20)
 
 
 class Successor(Desk):
@@ -144,8 +144,8 @@ def test_the_newest_incarnation_of_each_rank_is_found(before: Before) -> None:
     assert found.adopted.addresses == (Address(3, 0, 0), Address(3, 1, 2))
     assert found.adopted.launched_at == pytest.approx((970.0, 970.0), abs=20.0)
     assert (found.adopted.lost, found.adopted.total_steps, found.adopted.eval_examples) == ((), 50, 20)
-    assert found.adopted.memory_mib == (1024, 1026)
-    assert found.lease_s == (100.0, 102.0)
+    assert (found.adopted.memory_mib, found.adopted.heirs) == ((1024, 1026), ())
+    assert [found.lease_s[address] for address in found.adopted.addresses] == [100.0, 102.0]
     assert (found.told_until, found.paid_until) == (12.0, before.now)
 
 
@@ -155,6 +155,34 @@ def test_who_is_not_in_the_round_is_lost(before: Before) -> None:
     found = before.found()
     assert found is not None
     assert found.adopted.lost == (1,)
+
+
+def test_whose_heir_was_making_ready_goes_on_and_the_heir_is_ended(before: Before) -> None:
+    before.logged()
+    before.log.append(
+        "launched", {"generation": 3, "rank": 0, "incarnation": 1, "memory_mib": 2048, "lease_s": 9.0, "is_heir": True}
+    )
+    before.log.flush()
+    before.claim(0, 1, "an heir")
+    found = before.found()
+    assert found is not None
+    assert (found.adopted.incarnations, found.adopted.lost) == ((0, 2), ())
+    assert found.adopted.heirs == (Address(3, 0, 1),)
+    assert found.memory_mib[Address(3, 0, 1)] == 2048
+    desk = Successor()
+    assert desk.adopt(found.adopted) == [Kill(Address(3, 0, 1))]
+    assert desk.killed(0) == [relaunch(3, 0, 2)]
+
+
+def test_one_that_was_lost_is_replaced_by_the_one_after_it(before: Before) -> None:
+    before.logged()
+    address = {"generation": 3, "rank": 0}
+    before.log.append("lost", {**address, "incarnation": 0})
+    before.log.append("launched", {**address, "incarnation": 1, "memory_mib": 1024, "lease_s": 9.0, "is_heir": False})
+    before.log.flush()
+    found = before.found()
+    assert found is not None
+    assert (found.adopted.incarnations, found.adopted.lost, found.adopted.heirs) == ((1, 2), (0,), ())
 
 
 def test_limits_are_the_controllers_business(before: Before) -> None:

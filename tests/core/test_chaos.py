@@ -190,7 +190,7 @@ PIECES = [
     "sum1",
     "state",
     "state.0",
-    "save",
+    "whole.0",
     "bye",
 ]
 

@@ -41,6 +41,26 @@ def test_a_second_controller_is_refused_while_the_first_one_renews() -> None:
     assert record(store).epoch == 1
 
 
+def test_a_controller_is_not_silent_because_the_store_was_out_of_reach_for_who_looks() -> None:
+    store, clock = DictStore(), FakeClock()
+    first = take(store, clock)
+    looks: list[float] = []
+
+    def blocked(operation: str, key: str) -> None:
+        if operation == "get" and not looks:
+            clock.advance(60.0)
+        looks.append(clock.now)
+
+    def renewed_once_the_store_is_back() -> None:
+        if len(looks) > 2:
+            first.renew()
+
+    store.after, clock.on_sleep = blocked, renewed_once_the_store_is_back
+    with pytest.raises(ConfigError, match="'digits' is running already"):
+        take(store, clock)
+    assert record(store).epoch == 1
+
+
 def test_a_silent_controller_is_succeeded_and_stops_at_its_next_word() -> None:
     store, clock = DictStore(), FakeClock()
     first = take(store, clock)

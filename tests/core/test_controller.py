@@ -37,7 +37,7 @@ def test_the_intent_is_recorded_before_any_launch() -> None:
     desk.start(generation=4)
     kinds = [type(command).__name__ for command in desk.said]
     assert kinds == ["Record"] * 3 + ["Launch"] * 3 + ["Record"]
-    first = {"generation": 4, "incarnation": 0, "memory_mib": 1024}
+    first = {"generation": 4, "incarnation": 0, "memory_mib": 1024, "is_heir": False}
     assert desk.records("launched") == [{**first, "rank": rank} for rank in range(3)]
 
 

@@ -180,6 +180,15 @@ def test_a_function_that_may_not_live_as_long_as_it_takes_to_end_it_is_a_mistake
     assert "62 s: 2 steps" in finish.failure.message
 
 
+def test_one_save_that_took_long_is_no_reason_to_end_early_or_to_fail() -> None:
+    desk = relay()
+    desk.steps(1, 2)
+    for step, seconds in ((1, 0.2), (2, 65.0), (3, 0.2)):
+        desk.checkpointed(step, seconds)
+    assert desk.live(1.0) == []
+    assert desk.records("failed") == []
+
+
 # What fails of it
 
 
@@ -192,6 +201,15 @@ def test_a_next_generation_that_fails_is_done_without_and_the_run_goes_on() -> N
     assert desk.live(1.0) == []
     assert desk.live(7.0) == [Wish("time limit")]
     assert desk.all_leave("ended", 4) == launches(3, 2)
+
+
+def test_after_a_next_generation_that_failed_the_one_after_it_is_launched_ahead_again() -> None:
+    desk = made_ready()
+    desk.failed(1, FAILURE, generation=2)
+    desk.live(8.0)
+    desk.all_leave("ended", 4)
+    desk.all_ready()
+    assert launches(4, 2)[0] in [*desk.live(50.0), *desk.live(2.0)]
 
 
 def test_a_next_generation_whose_rank_is_lost_again_and_again_is_done_without() -> None:
@@ -259,7 +277,7 @@ def test_what_an_old_generation_says_late_is_no_news() -> None:
 
 
 def test_without_room_for_both_one_generation_follows_the_other() -> None:
-    desk = relay(max_workers=3)
+    desk = relay(max_workers=3, has_private=True)
     assert desk.live(52.7) == []
     assert desk.live(0.2) == [Wish("time limit")]
     assert desk.state == "handing_over"
@@ -291,7 +309,7 @@ def test_the_wish_leaves_time_for_two_steps_and_the_state() -> None:
 
 
 def test_a_state_that_took_long_to_write_is_given_more_time() -> None:
-    desk = relay(max_workers=2)
+    desk = relay(max_workers=3, has_private=True)
     desk.checkpointed(1, seconds=10.0)
     assert desk.live(39.7) == []
     assert desk.live(0.2) == [Wish("time limit")]

@@ -19,7 +19,13 @@ def test_a_lost_rank_is_launched_again_and_a_round_opened_with_the_survivors() -
     assert desk.records("lost") == [
         {"generation": 1, "rank": 1, "incarnation": 0, "step": 3, "detail": "killed by signal 9"}
     ]
-    assert desk.records("launched")[-1] == {"generation": 1, "rank": 1, "incarnation": 1, "memory_mib": 1024}
+    assert desk.records("launched")[-1] == {
+        "generation": 1,
+        "rank": 1,
+        "incarnation": 1,
+        "memory_mib": 1024,
+        "is_heir": False,
+    }
     assert desk.live(1.0) == []
     assert desk.ready(1) == [opened(1, 1, (0, 1, 0))]
     assert desk.state == "running"
@@ -315,6 +321,16 @@ def test_a_launch_that_is_refused_for_too_long_fails_the_run_which_does_not_wait
     failure = failure_of(desk.exited(0))
     assert (failure.kind, failure.hint) == ("CloudError", "ask for more")
     assert failure.message == "rank 1 could not be launched: quota exceeded"
+
+
+def test_a_launch_that_was_refused_is_not_tried_again_without_the_money_for_it() -> None:
+    desk = Desk(budget_usd=2.0)
+    desk.worker_usd = 0.5
+    desk.start()
+    desk.ready(0)
+    assert desk.refused(1) == []
+    assert desk.live(1.0, usd=1.6) == [StopWorkers()]
+    assert desk.exited(0) == [Finish("stopped", "budget")]
 
 
 def test_a_start_counts_from_the_launch_that_was_not_refused() -> None:

@@ -82,6 +82,13 @@ def stuck(desk: Desk, phase: str, seconds: float) -> list:
     return desk.tick()
 
 
+def test_a_rank_that_builds_its_task_anew_has_as_long_as_for_the_first_time() -> None:
+    desk = running(stuck_s=5.0, start_deadline_s=60.0)
+    desk.steps(1, 2)
+    assert stuck(desk, "building", 59.0) == []
+    assert stuck(desk, "building", 60.1) == [Kill(Address(1, 0)), relaunch(1, 0, 1)]
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_a_rank_that_all_others_wait_for_is_stuck_after_a_while(workers: int) -> None:
     desk = running(workers, stuck_s=5.0)

@@ -53,11 +53,11 @@ def test_orphans_are_counted_once() -> None:
 
 
 def test_those_who_were_adopted_may_be_left_again() -> None:
-    """Not the older incarnation of a rank, nor those of the generation that was getting ready."""
-    first = (CREATED, launched(1, 0), launched(1, 1), launched(1, 1, 1), launched(2, 0))
+    """Not those of the generation that was getting ready."""
+    first = (CREATED, launched(1, 0), launched(1, 1), launched(1, 1, 1), ended(1, 1), launched(2, 0))
     adopted = ("adopted", {"generation": 1})
     assert who(*first, CREATED, SPENT, adopted) == [(1, 0, 0), (1, 1, 1)]
-    assert [(each.since, each.requests) for each in found(*first, CREATED, SPENT, adopted)] == [(7.0, 0)] * 2
+    assert [(each.since, each.requests) for each in found(*first, CREATED, SPENT, adopted)] == [(8.0, 0)] * 2
     assert who(*first, CREATED, SPENT, adopted, ended(1, 1, 1)) == [(1, 0, 0)]
     assert who(*first, CREATED, SPENT, adopted, CREATED, SPENT, adopted) == [(1, 0, 0), (1, 1, 1)]
 

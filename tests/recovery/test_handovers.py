@@ -19,6 +19,29 @@ def test_hand_overs_change_no_bit(courses: Courses, job: Job) -> None:
     assert summary.handovers >= 5
 
 
+def test_ranks_hand_over_one_after_another_where_there_is_room_for_one_more(courses: Courses) -> None:
+    job = replace(LONG, steps=200)
+    summary = courses.disturbed(job, backend__function_time_limit="6s", backend__max_workers=3)
+    assert summary.rank_handovers >= 2
+    assert len(summary.rank_handover_stall_seconds) == summary.rank_handovers
+    assert summary.replacements == 0
+
+
+@pytest.mark.parametrize(
+    "chaos",
+    [
+        "kill:rank=0,at=ready,incarnation=1",
+        "kill:rank=0,at=building,incarnation=1",
+        "kill:rank=0,at=meeting,incarnation=1",
+        "kill:rank=0,at=loading,incarnation=1",
+        "kill:rank=1,at=serving",
+        "freeze:rank=0,at=ready,incarnation=1,seconds=1",
+    ],
+)
+def test_hit_while_a_rank_hands_over(courses: Courses, chaos: str) -> None:
+    courses.disturbed(LONG, chaos, backend__function_time_limit="6s", backend__max_workers=3)
+
+
 @pytest.mark.parametrize(
     "chaos",
     [

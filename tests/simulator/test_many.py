@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -36,6 +37,23 @@ def test_every_invariant_holds_where_private_state_is_done_without(batch: int) -
         if outcome.broken:
             broken[seed] = outcome.broken
     assert broken == {}
+
+
+@pytest.mark.parametrize("batch", range(10))
+def test_ranks_hand_over_one_after_another_where_there_is_room_for_one_more(batch: int) -> None:
+    """A thousand runs under a time limit, with room for less than two generations."""
+    kinds = parse_kinds("all")
+    broken = {}
+    succeeded = 0
+    for seed in range(300_000 + batch * 100, 300_000 + (batch + 1) * 100):
+        drawn = Scenario.random(seed, workers=2 + seed % 7, kinds=kinds)
+        scenario = replace(drawn, has_private=False, exchange_every=1).with_little_room(Random(seed))
+        outcome = simulate(scenario)
+        succeeded += outcome.status == "succeeded"
+        if outcome.broken:
+            broken[seed] = outcome.broken
+    assert broken == {}
+    assert succeeded > 40
 
 
 @pytest.mark.parametrize("batch", range(5))

@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,10 @@ IDLE_S = 60.0
 MOST_PATH_BYTES = 100
 START_S = 60.0
 STOP_S = 10.0
+PAUSE_S = 0.05
+"""Before another one is started: a machine on which it dies at once shall have time for other things."""
+
+LOOK_S = 0.05
 
 
 def spec_for(place: RunPlace) -> ChannelSpec:
@@ -80,55 +85,53 @@ class _Store:
 
     def __init__(self, spec: ChannelSpec, folder: Path, log: Path) -> None:
         self._spec, self._folder, self._log = spec, folder, log
-        self._lock, self._is_closing = threading.Lock(), False
-        self._process = _start(folder, log)
-        try:
-            self._attendant = self._attended()
-        except ChannelError:
-            self._stop()
-            raise
+        self._closing = threading.Event()
+        self._process, self._attendant = self._started()
         self._thread = threading.Thread(target=self._watch, name="smlt-reducing", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop it."""
-        with self._lock:
-            self._is_closing = True
-            self._stop()
-        self._thread.join()
+        self._closing.set()
+        last = time.monotonic() + STOP_S
+        while self._thread.is_alive():
+            end = self._process.terminate if time.monotonic() < last else self._process.kill
+            end()
+            self._thread.join(LOOK_S)
         self._attendant.close()
-
-    def _attended(self) -> ReducingChannel:
-        """Say where it is, and connect to it, so that it is never idle: workers may take long before they come."""
-        _replace(self._folder / "address", _address_of(self._process, self._log))
-        attendant = ReducingChannel(self._spec, 0, 0, 0)
-        attendant.store_stats()
-        return attendant
 
     def _watch(self) -> None:
         while True:
             self._process.wait()
-            with self._lock:
-                if self._is_closing:
-                    return
-                self._stop()
-                self._attendant.close()
-                self._process = _start(self._folder, self._log)
-                try:
-                    self._attendant = self._attended()
-                except ChannelError as error:
+            _reap(self._process)
+            if self._closing.wait(PAUSE_S):
+                return
+            self._attendant.close()
+            try:
+                self._process, self._attendant = self._started()
+            except (ChannelError, OSError) as error:
+                if not self._closing.is_set():
                     print(f"smlt: the reducing store has died, and another one fails: {error}", file=sys.stderr)
-                    return
+                return
 
-    def _stop(self) -> None:
-        self._process.terminate()
+    def _started(self) -> tuple[subprocess.Popen[str], ReducingChannel]:
+        """Its process, and a connection so that it is never idle: workers may take long before they come."""
+        process = self._process = _start(self._folder, self._log)
         try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+            _replace(self._folder / "address", _address_of(process, self._log))
+            attendant = ReducingChannel(self._spec, 0, 0, 0)
+            attendant.store_stats()
+        except ChannelError:
+            process.kill()
+            _reap(process)
+            raise
+        return process, attendant
+
+
+def _reap(process: subprocess.Popen[str]) -> None:
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def _start(folder: Path, log: Path) -> subprocess.Popen[str]:

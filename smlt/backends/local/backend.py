@@ -23,6 +23,7 @@ from smlt.core.catalog import Catalog, load_catalog
 from smlt.core.chaos import Fault, parse_faults
 from smlt.core.errors import ConfigError, SmltError
 from smlt.core.job import Seconds
+from smlt.core.scene import ChannelOffer
 from smlt.core.storage import ChannelSpec, StoreSpec
 from smlt.core.units import format_bytes
 
@@ -165,6 +166,12 @@ class LocalBackend(Backend[LocalOptions]):
             "reducing": self._reducing(place),
             "object": spec_for(StoreSpec("file", _channel_folder(place).as_uri())),
         }
+
+    def channel_offers(self) -> Sequence[ChannelOffer]:
+        """What was measured of shared memory; its figures are in the price list, at no price."""
+        from smlt.backends.channels.shared_memory import SharedMemoryChannel
+
+        return [ChannelOffer("shared_memory", SharedMemoryChannel.capabilities, "servers", "shared_memory")]
 
     def serving(self, channel: str, place: RunPlace) -> AbstractContextManager[None]:
         """A reducing store of the run's own, where none is named."""
