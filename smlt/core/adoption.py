@@ -26,13 +26,14 @@ class Adoption:
         adopted: for the controller's machine.
         told_until: the newest step in the log was committed then (Unix time); who told it may tell it again.
         paid_until: until then (Unix time) the log has what the functions cost.
-        memory_mib: of each function that may be there.
+        memory_mib, lease_s: of each function that may be there, its size, and for how long it runs on by itself.
     """
 
     adopted: Adopted
     told_until: float
     paid_until: float
     memory_mib: Mapping[Address, int]
+    lease_s: Mapping[Address, float]
 
 
 def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | None:
@@ -56,6 +57,8 @@ def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | 
     newest = [max((each.incarnation for each in launched if each.rank == rank), default=-1) for rank in range(ranks)]
     if min(newest) < 0 or not ready:
         return None  # it had hardly begun
+    if any("lease_s" not in event.data for event in launched.values()):
+        return None  # an older smlt did not note for how long money is committed to them
     gone = {_address(event) for event in events if event.kind == "lost"}
     found = taking_part(opened, newest, gone, lambda address: _claimed_by(run.store, address))
     lost = tuple(rank for rank, number in enumerate(found) if number is None)
@@ -78,7 +81,8 @@ def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | 
     told = [event.data["items"][-1]["ended"] for event in events if event.kind == "steps"]
     paid = [event.time for event in events if event.kind == "spent"]
     sizes = {address: event.data["memory_mib"] for address, event in launched.items()}
-    return Adoption(adopted, told[-1] if told else 0.0, paid[-1] if paid else time.time(), sizes)
+    leases_s = {address: event.data["lease_s"] for address, event in launched.items()}
+    return Adoption(adopted, told[-1] if told else 0.0, paid[-1] if paid else time.time(), sizes, leases_s)
 
 
 def taking_part(

@@ -121,13 +121,18 @@ class Driver:
         )
         resume_from = checkpoint.latest_manifest(run.store)
         now = time.monotonic()
-        spent_usd = self._ledger.items_usd(now)["total"]
-        worker_usd = self._worker_usd(machine.stopping_s, machine.memory.mib)
-        adopted = self._adopt(now)
+        adopted = self._adopt(now, machine.stopping_s)
+        self._ledger.left_behind(time.monotonic())  # they have heard this controller's beats until now
+        self._log.append("spent", self._spent(now))  # in the same segment as `created`: `orphans` relies on it
         self._known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
+        worker_usd = self._worker_usd(machine.stopping_s, machine.memory.mib)
+        ranks = len(adopted.addresses) if adopted else 0
+        spent_usd = self._ledger.committed_usd(now, machine.stopping_s) - worker_usd * ranks
         first = run.before.generation + 1
         started = run_events.Started(now, first, resume_from, self._known, spent_usd, worker_usd, adopted)
         self._handle(machine, started)
+        if adopted:
+            self._log.flush()  # whoever drives the run next must know that they may be running
         obeyed = 0
         while self._finish is None:
             self._desk.renew()
@@ -144,7 +149,7 @@ class Driver:
         self._note(all_is_said=True)
         return self._finish
 
-    def _adopt(self, now: float) -> run_events.Adopted | None:
+    def _adopt(self, now: float, stopping_s: float) -> run_events.Adopted | None:
         """Take over the functions in the open round; where that cannot be, end it, and they leave by themselves."""
         run, control = self._run, self._desk.control
         if control.round is None:
@@ -157,12 +162,24 @@ class Driver:
             return None
         since = now - (time.time() - found.paid_until)
         for address in addresses:
-            handle = handles[address.label]
-            self._ledger.adopted(handle, since, found.memory_mib[address])
+            label = address.label
+            self._ledger.adopted(label, handles[label], since, found.memory_mib[address], found.lease_s[address])
+        budget_usd = run.spec.limits.budget
+        if budget_usd is not None and self._ledger.committed_usd(now, stopping_s) >= budget_usd:
+            self._refuse(handles.values())
+            return None
+        for address in addresses:
             mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation, is_adopted=True)
-            self._functions.append(_Function(address, handle, mailbox))
+            self._functions.append(_Function(address, handles[address.label], mailbox))
         self._told_until = found.told_until
         return found.adopted
+
+    def _refuse(self, handles: Iterable[str]) -> None:
+        """End functions whose leases, given under another budget or none, this one does not allow."""
+        self._desk.change(round=None, wish="")
+        for handle in handles:
+            self._launcher.stop(handle)
+            self._ledger.ended(handle, time.monotonic())
 
     def _take_over(self, until: int) -> int:
         """Note what workers told a controller that did not live to; returns how many steps the log has now."""
@@ -186,7 +203,7 @@ class Driver:
     def _perform(self, command: run_events.Command) -> None:
         match command:
             case run_events.Record(kind=kind, data=data):
-                self._log.append(kind, data)
+                self._log.append(kind, {**data, "lease_s": self._lease_s} if kind == "launched" else data)
                 if kind == "steps":
                     self._known = data["items"][-1]["step"] + 1
                 is_to_checkpoint = kind == "rolled_back" and self._known - data["step"] >= self._goes_back
@@ -254,7 +271,7 @@ class Driver:
         except CloudError as error:
             self._news.append(run_events.LaunchFailed(time.monotonic(), address, error.message, error.hint))
             return
-        self._ledger.started(handle, time.monotonic(), command.memory_mib)
+        self._ledger.started(handle, time.monotonic(), command.memory_mib, self._lease_s)
         mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation)
         self._functions.append(_Function(address, handle, mailbox))
 
@@ -272,6 +289,7 @@ class Driver:
                 function.over = True
                 now = time.monotonic()
                 self._ledger.ended(function.handle, now)
+                self._log.append("ended", vars(function.address))
                 lost = state.phase is Phase.LOST
                 yield run_events.WorkerExited(now, function.address, lost, state.detail, state.out_of_memory)
         yield self._tick(machine)
@@ -279,8 +297,8 @@ class Driver:
     def _tick(self, machine: Controller) -> run_events.Tick:
         now, stopping_s, memory = time.monotonic(), machine.stopping_s, machine.memory
         blind, self._ticked_at = now - self._ticked_at > BLIND_S, now
-        committed_usd = self._ledger.committed_usd(now, self._lease_s + stopping_s)
-        leased_usd = self._ledger.committed_usd(now, self._lease_s + self._run.backend.limits.beat_s)
+        committed_usd = self._ledger.committed_usd(now, stopping_s)
+        leased_usd = self._ledger.committed_usd(now, self._run.backend.limits.beat_s)
         worker_usd, larger_usd = (self._worker_usd(stopping_s, mib) for mib in (memory.mib, memory.larger_mib or 0))
         return run_events.Tick(now, committed_usd, worker_usd, blind, leased_usd, larger_usd)
 
@@ -316,9 +334,11 @@ class Driver:
         if now - self._flushed_at < FLUSH_S:
             return
         self._flushed_at = now
-        spent = {"usd": self._ledger.items_usd(now)["total"], "function_s": self._ledger.function_s(now)}
-        self._log.append("spent", spent)
+        self._log.append("spent", self._spent(now))
         self._note()
+
+    def _spent(self, now: float) -> dict[str, float]:
+        return {"usd": self._ledger.items_usd(now)["total"], "function_s": self._ledger.function_s(now)}
 
     def _note(self, *, all_is_said: bool = False) -> None:
         """Write the log; only then is mail cleared away, if what it says is in it."""

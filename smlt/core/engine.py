@@ -9,13 +9,15 @@ from pathlib import Path
 
 from smlt._version import __version__
 from smlt.core import checkpoint, layout
+from smlt.core.catalog import Catalog
 from smlt.core.conclusion import conclude
 from smlt.core.control import RENEW_S, ControlDesk
-from smlt.core.driver import Driver, Interrupts
+from smlt.core.driver import FLUSH_S, Driver, Interrupts
 from smlt.core.errors import SmltError
 from smlt.core.job import JobSpec
 from smlt.core.ledger import Ledger
 from smlt.core.messages import Failure
+from smlt.core.orphans import orphans
 from smlt.core.parcel import TaskParcel, make_parcel
 from smlt.core.patient_store import PatientStore
 from smlt.core.planner import Plan
@@ -24,7 +26,7 @@ from smlt.core.plugins import Registry
 from smlt.core.price_settings import catalog_in_force
 from smlt.core.profile import Profile
 from smlt.core.run_events import Finish
-from smlt.core.runlog import RunEvent, RunLog
+from smlt.core.runlog import RunEvent, RunLog, read_events
 from smlt.core.runs import OpenRun, as_taken, open_run
 from smlt.core.summary import Summary
 
@@ -105,14 +107,14 @@ def run(
             checkpoint.reopen(opened.store)
         plan = _with_memory(plan, opened.raised_mib)
         log = RunLog(opened.store, time.time, listener)
-        ledger = Ledger(prices, opened.before.spent_usd, opened.before.function_s)
+        ledger = _ledger(opened, prices)
         error: SmltError | None = None
         try:
             log.append("created", _description(opened, request))
             log.append("planned", _account(opened, plan))
             try:
                 finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts())
-                desk.renew()  # who was succeeded meanwhile has nothing to conclude
+                desk.change()  # raises where another controller has taken over: it concludes the run
             except SmltError as reason:
                 if desk.is_succeeded:
                     raise
@@ -143,6 +145,18 @@ def _train(
             return Driver(opened, place, plan, channel, desk, launcher, log, ledger).drive(interrupts)
         finally:
             launcher.close()
+
+
+def _ledger(opened: OpenRun, prices: Catalog) -> Ledger:
+    """With what earlier sessions have spent, and their functions after them."""
+    ledger = Ledger(prices, opened.before.spent_usd, opened.before.function_s)
+    now, unix_now = time.monotonic(), time.time()
+    for orphan in orphans(event for _, event in read_events(opened.store)):
+        unpaid_s = unix_now - orphan.since
+        if unpaid_s > FLUSH_S + orphan.lease_s:  # it is over: its controller fell silent before it had to write again
+            unpaid_s = FLUSH_S
+        ledger.orphaned(orphan.address.label, now - unpaid_s, orphan.memory_mib, orphan.lease_s, orphan.requests)
+    return ledger
 
 
 def _with_memory(plan: Plan, raised_mib: int) -> Plan:

@@ -9,16 +9,17 @@ from smlt.core.catalog import Catalog
 
 
 class _Running(NamedTuple):
-    """A function that is billed: since when, its size, and the requests that it took."""
+    """A function that is billed: since when, its size, the lease that it has, and the requests that it took."""
 
     since: float
     memory_mib: int
+    lease_s: float = 0.0
     requests: int = 1
 
 
 @dataclass
 class Ledger:
-    """Counts functions from launch to end.
+    """Counts functions from launch to end, and those of a controller that is gone with all that they may have used.
 
     Args:
         catalog: the prices.
@@ -28,38 +29,50 @@ class Ledger:
     catalog: Catalog
     earlier_usd: float = 0.0
     earlier_function_s: float = 0.0
+    _orphans: dict[str, _Running] = field(default_factory=dict)
     _open: dict[str, _Running] = field(default_factory=dict)
     _closed_s: float = 0.0
     _closed_usd: float = 0.0
 
-    def started(self, handle: str, now: float, memory_mib: int) -> None:
-        """A function was launched."""
-        self._open[handle] = _Running(now, memory_mib)
+    def orphaned(self, label: str, since: float, memory_mib: int, lease_s: float, requests: int) -> None:
+        """A function of an earlier session may have run on; what it cost until `since` is in that session's figures."""
+        self._orphans[label] = _Running(since, memory_mib, lease_s, requests)
 
-    def adopted(self, handle: str, since: float, memory_mib: int) -> None:
+    def left_behind(self, now: float) -> None:
+        """Orphans that were not adopted by now are not gone on with: they use up their leases at most."""
+        for orphan in self._orphans.values():
+            self._close(orphan, now + orphan.lease_s)
+        self._orphans.clear()
+
+    def started(self, handle: str, now: float, memory_mib: int, lease_s: float) -> None:
+        """A function was launched, which may run on for `lease_s` without its controller."""
+        self._open[handle] = _Running(now, memory_mib, lease_s)
+
+    def adopted(self, label: str, handle: str, since: float, memory_mib: int, lease_s: float) -> None:
         """A function of an earlier session goes on; what it cost until `since` is in that session's figures."""
-        self._open[handle] = _Running(since, memory_mib, requests=0)
+        self._orphans.pop(label, None)
+        self._open[handle] = _Running(since, memory_mib, lease_s, requests=0)
 
     def ended(self, handle: str, now: float) -> None:
         """A function is over; unknown and ended handles are passed over."""
         if handle in self._open:
-            running = self._open.pop(handle)
-            self._closed_s += now - running.since
-            self._closed_usd += self._price_usd(running, now)
+            self._close(self._open.pop(handle), now)
 
     def function_s(self, now: float) -> float:
         """Seconds of all functions so far."""
         running_s = sum(now - running.since for running in self._open.values())
-        return self.earlier_function_s + self._closed_s + running_s
+        orphans_s = sum(now + orphan.lease_s - orphan.since for orphan in self._orphans.values())
+        return self.earlier_function_s + orphans_s + self._closed_s + running_s
 
     def items_usd(self, now: float) -> dict[str, float]:
         """What was spent so far, by item; `total` is their sum."""
-        functions = self._spent_usd(now, lease_s=0.0)
+        functions = self._past_usd(now) + sum(self._price_usd(running, now) for running in self._open.values())
         return {"total": functions, "functions": functions}
 
-    def committed_usd(self, now: float, lease_s: float) -> float:
-        """What was spent, and what every running function may still spend if it goes on for so long."""
-        return self._spent_usd(now, lease_s)
+    def committed_usd(self, now: float, more_s: float) -> float:
+        """What was spent, and what every running function may still spend: its lease, and so long before it begins."""
+        running_usd = (self._price_usd(each, now + each.lease_s + more_s) for each in self._open.values())
+        return self._past_usd(now) + sum(running_usd)
 
     def price_usd(self, seconds: float, memory_mib: int) -> float:
         """What one function more would cost, if it lived so long."""
@@ -69,9 +82,14 @@ class Ledger:
         """What a function of this size costs a second."""
         return self.catalog.function.usd_per_s(memory_mib)
 
-    def _spent_usd(self, now: float, lease_s: float) -> float:
-        running = sum(self._price_usd(running, now + lease_s) for running in self._open.values())
-        return self.earlier_usd + self._closed_usd + running
+    def _past_usd(self, now: float) -> float:
+        """Of all that this session does not run: orphans count with their leases, as nobody hears of their ends."""
+        orphans_usd = sum(self._price_usd(orphan, now + orphan.lease_s) for orphan in self._orphans.values())
+        return self.earlier_usd + orphans_usd + self._closed_usd
+
+    def _close(self, running: _Running, ended: float) -> None:
+        self._closed_s += ended - running.since
+        self._closed_usd += self._price_usd(running, ended)
 
     def _price_usd(self, running: _Running, now: float) -> float:
         price = self.catalog.function

@@ -117,7 +117,7 @@ class Started:
         first_generation: number of the first generation of this session.
         resume_from: key of the manifest to go on from; empty for none.
         step: where that is.
-        spent_usd: by earlier sessions.
+        spent_usd: by earlier sessions; with `worker_usd` for each rank that is adopted, what is committed.
         worker_usd: what one function costs, started and stopped cleanly.
         adopted: what goes on from an earlier session; None where functions are to be launched.
     """

@@ -18,8 +18,8 @@ class RunEvent:
     Attributes:
         time: seconds since the Unix epoch, by the controller's clock.
         kind: one of `created, planned, state, launched, launch_failed, ready, round_opened, steps, rolled_back,
-            evaluated, checkpointed, rejoined, output, exited, lost, memory_raised, stalled, scale, order, hand_over,
-            hand_over_failed, handed_over, rank_handed_over, wish, spent, failed, finished`.
+            evaluated, checkpointed, rejoined, output, ended, exited, lost, memory_raised, stalled, scale, order,
+            hand_over, hand_over_failed, handed_over, rank_handed_over, wish, spent, failed, finished`.
         data: plain data; which keys a kind has is said where `RunView` reads them.
     """
 

@@ -108,7 +108,7 @@ class Before:
     def claim(self, rank: int, incarnation: int, uuid: str) -> None:
         self.run.store.put(layout.claim(3, rank, incarnation), uuid.encode())
 
-    def logged(self, *, version: str = __version__, ready: bool = True) -> None:
+    def logged(self, *, version: str = __version__, ready: bool = True, leases: bool = True) -> None:
         spec = self.run.spec
         unnamed = spec.model_copy(update={"job": spec.job.model_copy(update={"name": None})})
         code = {"sha256": self.parcel.sha256}
@@ -118,7 +118,8 @@ class Before:
         self.log.append("created", {**run, **limits, **told})
         for generation, rank, incarnation in [(2, 0, 7), (3, 0, 0), (3, 1, 0), (3, 1, 1), (3, 1, 2)]:
             address = {"generation": generation, "rank": rank, "incarnation": incarnation}
-            self.log.append("launched", {**address, "memory_mib": 1024 + incarnation})
+            lease = {"lease_s": 100.0 + incarnation} if leases else {}
+            self.log.append("launched", {**address, "memory_mib": 1024 + incarnation, **lease})
             if ready:
                 self.log.append("ready", {**address, "total_steps": 50, "eval_examples": 20})
         step = {"step": 0, "epoch": 0, "loss": 1.0, "examples": 8, "seconds": 0.1}
@@ -144,6 +145,7 @@ def test_the_newest_incarnation_of_each_rank_is_found(before: Before) -> None:
     assert found.adopted.launched_at == pytest.approx((970.0, 970.0), abs=20.0)
     assert (found.adopted.lost, found.adopted.total_steps, found.adopted.eval_examples) == ((), 50, 20)
     assert (found.adopted.memory_mib, found.adopted.heirs) == ((1024, 1026), ())
+    assert [found.lease_s[address] for address in found.adopted.addresses] == [100.0, 102.0]
     assert (found.told_until, found.paid_until) == (12.0, before.now)
 
 
@@ -157,7 +159,9 @@ def test_who_is_not_in_the_round_is_lost(before: Before) -> None:
 
 def test_whose_heir_was_making_ready_goes_on_and_the_heir_is_ended(before: Before) -> None:
     before.logged()
-    before.log.append("launched", {"generation": 3, "rank": 0, "incarnation": 1, "memory_mib": 2048, "is_heir": True})
+    before.log.append(
+        "launched", {"generation": 3, "rank": 0, "incarnation": 1, "memory_mib": 2048, "lease_s": 9.0, "is_heir": True}
+    )
     before.log.flush()
     before.claim(0, 1, "an heir")
     found = before.found()
@@ -174,7 +178,7 @@ def test_one_that_was_lost_is_replaced_by_the_one_after_it(before: Before) -> No
     before.logged()
     address = {"generation": 3, "rank": 0}
     before.log.append("lost", {**address, "incarnation": 0})
-    before.log.append("launched", {**address, "incarnation": 1, "memory_mib": 1024, "is_heir": False})
+    before.log.append("launched", {**address, "incarnation": 1, "memory_mib": 1024, "lease_s": 9.0, "is_heir": False})
     before.log.flush()
     found = before.found()
     assert found is not None
@@ -215,3 +219,8 @@ def test_nor_one_of_which_nobody_is_left(before: Before) -> None:
     before.logged()
     assert before.found(Round(3, 9, ("c", "d"))) is None
     assert wire.unpack(before.run.store.get(layout.RECORD), RunRecord).name == "run"
+
+
+def test_nor_those_whose_lease_nobody_noted(before: Before) -> None:
+    before.logged(leases=False)
+    assert before.found() is None

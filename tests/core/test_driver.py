@@ -281,7 +281,6 @@ def test_a_controller_that_is_succeeded_while_its_functions_end_concludes_nothin
         store.put(layout.CONTROL, wire.pack(replace(control, epoch=control.epoch + 1)))
 
     monkeypatch.setattr(ScriptedLauncher, "_do_close", close)
-    monkeypatch.setattr("smlt.core.control.RENEW_S", 0.01)
     with pytest.raises(ConfigError, match="another controller has taken over"):
         train(tmp_path, reach_the_goal)
     store = ScriptedBackend.launchers[0].functions["1.0.0"].store

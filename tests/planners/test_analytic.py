@@ -106,7 +106,7 @@ def spent(catalog: Catalog, workers: int, memory_mib: int, lives: list[tuple[flo
     ledger = Ledger(catalog)
     for generation, (start, end) in enumerate(lives):
         for rank in range(workers):
-            ledger.started(f"{generation}.{rank}", start, memory_mib)
+            ledger.started(f"{generation}.{rank}", start, memory_mib, 0.0)
             ledger.ended(f"{generation}.{rank}", end)
     return ledger.items_usd(lives[-1][1])["functions"]
 

@@ -68,7 +68,7 @@ class ScriptedBackend(Backend[BackendOptions]):
 
     @property
     def limits(self) -> Limits:
-        return Limits(8, (1024, 2048), None, None, 0.01, 1.0, self.start_deadline_s)
+        return Limits(8, (1024, 2048), None, 8, 0.01, 1.0, self.start_deadline_s)
 
     @property
     def catalog(self) -> Catalog:
