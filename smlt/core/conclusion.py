@@ -23,7 +23,7 @@ from smlt.core.summary import Summary
 def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledger, wall_s: float) -> Summary:
     """Write what is left to write, and say what the run came to, all its sessions together.
 
-    Who reads `finished` in the log finds the summary: it is written last.
+    `finished` is written last, so that who reads it in the log finds the summary.
     """
     now = time.monotonic()
     cost = ledger.items_usd(now)
