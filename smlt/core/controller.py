@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from smlt.core.allowance import Allowance
 from smlt.core.course import Course
 from smlt.core.deployment import Deployment
-from smlt.core.endings import AGREED, LIMITS, OUT_OF_MEMORY, PASSING, UNREADABLE, Ending, State, go_on
+from smlt.core.endings import AGREED, OUT_OF_MEMORY, PASSING, UNREADABLE, Ending, State, go_on
 from smlt.core.fleet import Generation, Member, introduction
 from smlt.core.memory_size import MemorySize
 from smlt.core.messages import Failure, Left
@@ -24,7 +24,6 @@ from smlt.core.run_events import (
     FindState,
     Finish,
     Kill,
-    KillWorkers,
     LaunchFailed,
     OpenRound,
     Record,
@@ -32,15 +31,14 @@ from smlt.core.run_events import (
     Started,
     StateFound,
     StepsDone,
-    StopWorkers,
     Terms,
     Tick,
-    Wish,
     WorkerExited,
     WorkerFailed,
     WorkerLeft,
     WorkerReady,
 )
+from smlt.core.stopping import Stopping
 from smlt.core.stragglers import replacing_pays
 from smlt.core.succession import Succession
 from smlt.core.timetable import Due, Timetable
@@ -61,6 +59,7 @@ class Controller:
     terms: Terms
     state: State = State.PLANNING
     _fleet: Deployment = field(init=False)
+    _stop: Stopping = field(init=False)
     _resume_from: str = ""
     _saved_step: int = -1
     _course: Course = field(default_factory=Course)
@@ -70,15 +69,13 @@ class Controller:
     _succession: Succession = field(init=False)
     _losses: Losses = field(default_factory=Losses)
     _overlaps: bool = True
-    _wished: str = ""
-    _ending: Ending | None = None
-    _killed: bool = False
 
     def __post_init__(self) -> None:
         self._watch, self._allowance = Watch(self.terms), Allowance(self.terms)
         self._timetable = Timetable(self.terms, self._watch, self._course, self._allowance)
         self._succession = Succession(self.terms, self._watch, self._course, self._timetable)
         self._fleet = Deployment(self.terms, self._allowance)
+        self._stop = Stopping(self.terms, self._fleet, self._allowance, self._timetable)
 
     def handle(self, event: Event) -> list[Command]:
         """What to do now that `event` has happened."""
@@ -88,6 +85,7 @@ class Controller:
         for command in self._handle(event):
             commands.append(command)
             if isinstance(command, Finish):
+                self.state = State.OVER
                 return commands
         state = self.state if isinstance(event, QUIET) else self._state_now()
         if state is not self.state:
@@ -96,13 +94,13 @@ class Controller:
         return commands
 
     def _state_now(self) -> State:
-        if self._ending:
+        if self._stop.ending:
             return State.STOPPING
         if not self._fleet.current.is_open:
             return State.STARTING
         if not self._fleet.current.is_leaving and not self._fleet.current.is_ready:
             return State.RECOVERING
-        hands_over = self._fleet.next or self._wished or self._fleet.current.heir
+        hands_over = self._fleet.next or self._stop.wished or self._fleet.current.heir
         return State.HANDING_OVER if hands_over else State.RUNNING
 
     def _handle(self, event: Event) -> Iterator[Command]:
@@ -152,7 +150,7 @@ class Controller:
 
     def _adopt(self, now: float, adopted: Adopted) -> Iterator[Command]:
         """Go on with the functions that an earlier controller launched, in the round that is open."""
-        self._fleet.current, self._wished = Generation.adopted(adopted, now), adopted.wish
+        self._fleet.current, self._stop.wished = Generation.adopted(adopted, now), adopted.wish
         self._allowance.launched(self._fleet.current.workers)
         self._watch.evaluates(adopted.eval_examples)
         self._timetable.total_steps = adopted.total_steps
@@ -169,7 +167,7 @@ class Controller:
 
     def _launch_current(self, now: float) -> Iterator[Command]:
         if not self._allowance.can_pay(self._fleet.workers):
-            yield from self._finish("stopped", "budget")
+            yield from self._stop.finish("stopped", "budget")
             return
         yield from self._fleet.launch_current(now)
 
@@ -186,15 +184,15 @@ class Controller:
         first = self._fleet.current.members[0].left
         yield from self._course.caught_up(max((word.step for word in words), default=0))
         if first and first.reason in ("goal", "target"):
-            yield from self._finish("succeeded", first.reason, left=first)
-        elif self._ending:
-            yield from self._finish(self._ending.status, self._ending.reason, left=first)
+            yield from self._stop.finish("succeeded", first.reason, left=first)
+        elif self._stop.ending:
+            yield from self._stop.finish(self._stop.ending.status, self._stop.ending.reason, left=first)
         else:  # also where rank 0 was lost before it could say what came out: the state is saved, another one will
             yield from self._follow(now)
 
     def _follow(self, now: float) -> Iterator[Command]:
         """The next generation takes the place of the current one."""
-        self._wished, self._overlaps = "", True
+        self._stop.wished, self._overlaps = "", True
         yield from self._fleet.drop_heir()
         if not self._fleet.take_next(now):
             yield from self._launch_current(now)
@@ -216,13 +214,13 @@ class Controller:
             self._watch.evaluates(ready.shape.eval_examples)
             self._timetable.total_steps = ready.total_steps
             yield Record("ready", {**vars(event.address), **introduction(ready), "seconds": seconds})
-        if self._ending and self._ending.at_once:
+        if self._stop.is_at_once:
             return
         if member is generation.heir:
             yield from self._hand_over_rank(event.now)
         elif generation is not self._fleet.current:
-            if generation.is_ready and not self._wished:
-                yield from self._wish("hand over")
+            if generation.is_ready and not self._stop.wished:
+                yield from self._stop.wish("hand over")
         elif generation.is_leaving:
             yield from self._lose(event.now, member, "it asked for another round although others have left")
         elif generation.is_ready and ready.after_round in (-1, generation.round):
@@ -259,7 +257,7 @@ class Controller:
         if member is None:
             return
         generation, left = self._fleet.generation_of(event.address), event.left
-        if left.reason not in AGREED and not (self._ending and self._ending.at_once):
+        if left.reason not in AGREED and not self._stop.is_at_once:
             yield from self._lose(event.now, member, f"it left: {left.reason}")
             return
         generation.says_left(member, left)
@@ -267,7 +265,7 @@ class Controller:
             if event.manifest and left.step > self._saved_step:  # rank 0 may be lost before it can tell
                 self._resume_from, self._saved_step = event.manifest, left.step
             yield from self._on_agreed_end(event.now, generation, left)
-        if self._ending and self._ending.failure:
+        if self._stop.has_failed:
             return  # the functions' exits decide when it is over
         if generation is self._fleet.current and generation.is_over:
             yield from self._generation_over(event.now)
@@ -279,7 +277,7 @@ class Controller:
 
     def _on_failed(self, event: WorkerFailed) -> Iterator[Command]:
         member, failure = self._fleet.member(event.address), event.failure
-        if member is None or member.is_gone or (self._ending and self._ending.failure):
+        if member is None or member.is_gone or self._stop.has_failed:
             return
         if failure.kind in UNREADABLE:
             yield FindState()
@@ -313,12 +311,12 @@ class Controller:
             yield from self._on_out_of_memory(event.now, member, Failure(OUT_OF_MEMORY, event.detail, "", ""))
         elif member.left is None and not known:
             yield from self._lose(event.now, member, event.detail or "it returned without a word")
-        yield from self._finish_if_all_gone()
+        yield from self._stop.finish_if_all_gone()
 
     def _on_out_of_memory(self, now: float, member: Member, failure: Failure) -> Iterator[Command]:
         """Its memory did not suffice: it is launched again with more, and so is all that is launched from now on."""
         generation, rank = self._fleet.generation_of(member.address), member.address.rank
-        if self._ending is None and member.memory_mib >= self._fleet.memory.mib:
+        if self._stop.ending is None and member.memory_mib >= self._fleet.memory.mib:
             if self._fleet.memory.grow():
                 yield from self._memory_raised(member, failure.message)
             elif generation is self._fleet.current and not generation.is_leaving and member is not generation.heir:
@@ -349,13 +347,13 @@ class Controller:
             generation.heir = None
             self._succession.came_to_nothing(now)
         elif generation.is_leaving:
-            if generation.is_over and not (self._ending and self._ending.failure):
+            if generation.is_over and not self._stop.has_failed:
                 yield from self._generation_over(now)
-        elif self._ending is None:
+        elif self._stop.ending is None:
             losses = self._losses.count(address.rank, self._course.step) if may_come_again else 0
             yield from self._replace(now, generation, address, how, losses)
-        elif not self._ending.at_once:  # without it the others come to no agreed step
-            yield from self._stop_at_once(now, self._ending)
+        elif not self._stop.ending.at_once:  # without it the others come to no agreed step
+            yield from self._stop.at_once(now, self._stop.ending)
 
     def _replace(
         self, now: float, generation: Generation, address: Address, how: str, losses: int
@@ -377,7 +375,7 @@ class Controller:
     def _do_without_money(self, now: float, generation: Generation) -> Iterator[Command]:
         """A rank of a generation cannot be launched, and nobody trains without it."""
         if generation is self._fleet.current:
-            yield from self._stop_at_once(now, self._ending or Ending("stopped", "budget"))
+            yield from self._stop.at_once(now, self._stop.ending or Ending("stopped", "budget"))
         else:
             yield from self._do_without_next("the budget does not allow another function")
 
@@ -394,7 +392,7 @@ class Controller:
     def _hand_over_rank(self, now: float) -> Iterator[Command]:
         """The heir that is READY takes its place, once all other ranks are known to have the state that it needs."""
         heir = self._fleet.current.heir
-        if heir is None or heir.ready is None or self._ending or self._wished:
+        if heir is None or heir.ready is None or self._stop.ending or self._stop.wished:
             return
         if self._fleet.current.can_spare(heir.address.rank):
             yield from self._succeed(now)
@@ -432,7 +430,7 @@ class Controller:
 
     def _fail(self, now: float, rank: int, reason: str, failure: Failure) -> Iterator[Command]:
         yield Record("failed", {"rank": rank, **vars(failure)})
-        yield from self._stop_at_once(now, Ending("failed", reason, failure))
+        yield from self._stop.at_once(now, Ending("failed", reason, failure))
 
     def _on_launch_failed(self, event: LaunchFailed) -> Iterator[Command]:
         """The platform refuses: try again, a little later each time; for as long as a start may take, if need be."""
@@ -445,13 +443,13 @@ class Controller:
             return
         wait_s = generation.refuse(member, event.now)
         is_current = generation is self._fleet.current
-        if self._ending and self._ending.at_once:
-            yield from self._finish_if_all_gone()
+        if self._stop.is_at_once:
+            yield from self._stop.finish_if_all_gone()
         elif is_current and event.now + wait_s - (member.refused_at or 0.0) > self.terms.start_deadline_s:
             message = f"rank {address.rank} could not be launched: {event.detail}"
             failure = Failure("CloudError", message, event.hint or go_on(self._resume_from), "")
-            if self._ending:
-                yield from self._stop_at_once(event.now, self._ending)
+            if self._stop.ending:
+                yield from self._stop.at_once(event.now, self._stop.ending)
             else:
                 yield from self._fail(event.now, address.rank, "launch failed", failure)
         else:
@@ -460,7 +458,7 @@ class Controller:
     def _retry(self, generation: Generation, now: float) -> Iterator[Command]:
         """Launch what was refused or had to wait, and is due, if there is the money for it."""
         due = self._fleet.due(generation, now)
-        if not due or (self._ending and self._ending.at_once):
+        if not due or self._stop.is_at_once:
             return
         if self._allowance.can_pay(len(due)):
             yield from self._fleet.launch_again(generation, due, now)
@@ -475,15 +473,15 @@ class Controller:
         if event.blind:
             self._watch.was_blind(now)
         yield from self._fleet.kill_old(now)
-        if self._ending:
-            yield from self._hasten(now, self._ending)
+        if self._stop.ending:
+            yield from self._stop.hasten(now, self._stop.ending)
         elif limit := self._allowance.limit_reached(now, self.stopping_s):
-            yield from self._stop_softly(now, "stopped", limit)
+            yield from self._stop.softly(now, "stopped", limit)
             if self._allowance.is_spent:
-                yield from self._kill()
-        if not (self._ending and self._ending.at_once):
+                yield from self._stop.kill()
+        if not self._stop.is_at_once:
             yield from self._mind_workers(now)
-        if self._ending is None:
+        if self._stop.ending is None:
             yield from self._mind_allocation(now)
             yield from self._mind_time_limit(now)
             yield from self._mind_stragglers(now)
@@ -494,7 +492,7 @@ class Controller:
             for member, how in self._watch.lost(generation, now):
                 if not member.is_gone and any(generation is living for living in self._fleet.living):
                     yield from self._lose(now, member, how)
-        if not (self._ending and self._ending.at_once):
+        if not self._stop.is_at_once:
             for generation in self._fleet.living:
                 yield from self._retry(generation, now)
         if self._watch.is_stalled(self._fleet.current, now):
@@ -507,14 +505,14 @@ class Controller:
 
     def _mind_time_limit(self, now: float) -> Iterator[Command]:
         """Before the platform ends the functions: make the next generation ready, then end this one."""
-        if self._wished or not self._fleet.current.is_open or self._fleet.current.is_leaving:
+        if self._stop.wished or not self._fleet.current.is_open or self._fleet.current.is_leaving:
             return
         due, failure = self._timetable.due(self._fleet.current, now), self._timetable.too_short()
         if failure:
             yield from self._fail(now, 0, "time limit too short", failure)
         elif due is Due.END:
             yield from self._fleet.drop_heir()
-            yield from self._wish("time limit")
+            yield from self._stop.wish("time limit")
         elif due is Due.NEXT and self._may_overlap():
             yield from self._fleet.launch_next(now, "time limit")
         elif not self._fleet.fits_twice:
@@ -524,7 +522,7 @@ class Controller:
     def _mind_stragglers(self, now: float) -> Iterator[Command]:
         """Tell of a rank that holds the others up, and replace it where that pays."""
         current = self._fleet.current
-        if self._ending or self._fleet.next or self._wished or current.heir:
+        if self._stop.ending or self._fleet.next or self._stop.wished or current.heir:
             return  # its generation is about to end, or its function
         straggler = current.stragglers.found() if current.is_ready and not current.is_leaving else None
         if straggler is None:
@@ -554,7 +552,7 @@ class Controller:
         """Time to end at an agreed step."""
         return self._timetable.stopping_s
 
-    # Wishes and endings
+    # What users ask for
 
     def _on_scale(self, event: ScaleRequested) -> Iterator[Command]:
         """Another number of workers, by the same door as a hand-over."""
@@ -571,86 +569,31 @@ class Controller:
 
     def _why_not_scale(self, workers: int) -> str:
         most = min(self.terms.max_workers, self.terms.max_ranks or self.terms.max_workers)
-        if self._ending:
-            return f"the run is stopping: {self._ending.reason}"
-        return "" if 1 <= workers <= most else f"this run can have 1 to {most} workers"
+        if self._stop.ending:
+            return f"the run is stopping: {self._stop.ending.reason}"
+        if not 1 <= workers <= most:
+            return f"this run can have 1 to {most} workers"
+        if workers > self._fleet.workers and not self._allowance.can_pay(workers):
+            return f"the budget does not pay for {workers} workers"
+        return ""
 
     def _mind_allocation(self, now: float) -> Iterator[Command]:
         """See to it that the run has as many workers as it shall have, once it neither starts nor recovers."""
         current = self._fleet.current
-        if current.workers == self._fleet.workers or self._fleet.next or self._wished or self._fleet.old:
+        if current.workers == self._fleet.workers or self._fleet.next or self._stop.wished or self._fleet.old:
             return
         if not current.is_open or current.is_leaving or not current.is_ready:
             return
         if self._may_overlap():
             yield from self._fleet.launch_next(now, "scale")
         elif self._allowance.can_pay(self._fleet.workers):
-            yield from self._wish("scale")
+            yield from self._stop.wish("scale")
 
     def _on_cancel(self, event: CancelRequested) -> Iterator[Command]:
         if event.order is not None:
             order = {"number": event.order, "order": "cancel", "at_once": event.at_once, "refused": ""}
             yield Record("order", order)
-        if self._ending is None and not event.at_once:
-            yield from self._stop_softly(event.now, "cancelled", "cancelled")
+        if self._stop.ending is None and not event.at_once:
+            yield from self._stop.softly(event.now, "cancelled", "cancelled")
         else:
-            yield from self._stop_at_once(event.now, self._ending or Ending("cancelled", "cancelled"))
-
-    def _wish(self, reason: str) -> Iterator[Command]:
-        """Ask the current generation to end at an agreed step."""
-        self._wished = reason
-        yield Record("wish", {"reason": reason})
-        yield Wish(reason)
-
-    def _hasten(self, now: float, ending: Ending) -> Iterator[Command]:
-        """Be less gentle with who does not end in time: a limit is a wall, a user may ask again."""
-        waited_s = now - ending.since
-        if self._allowance.is_spent or (not self._allowance.has_money and waited_s > self.stopping_s):
-            yield from self._kill()  # what is committed would pass the budget
-        elif ending.at_once:
-            if waited_s > self.terms.leave_s:
-                yield from self._kill()
-        elif ending.reason in LIMITS and waited_s > 2 * self.stopping_s + self.terms.leave_s:
-            yield from self._stop_at_once(now, ending)
-
-    def _stop_softly(self, now: float, status: str, reason: str) -> Iterator[Command]:
-        """End at an agreed step, with a checkpoint; at once where none is near: a limit waits for no replacement."""
-        ending, current = Ending(status, reason, since=now), self._fleet.current
-        is_whole = current.is_open and (current.is_ready or current.is_leaving)
-        if not is_whole and (reason in LIMITS or not current.has_survivors):
-            yield from self._stop_at_once(now, ending)
-            return
-        self._ending = ending
-        yield from self._fleet.drop_next()
-        yield from self._wish(reason)
-
-    def _stop_at_once(self, now: float, ending: Ending) -> Iterator[Command]:
-        again = self._ending is not None and self._ending.at_once
-        ending.since, ending.at_once = now, True
-        self._ending = ending
-        yield from self._fleet.drop_next()
-        if again:
-            yield from self._kill()
-        else:
-            yield StopWorkers()
-        yield from self._finish_if_all_gone()
-
-    def _kill(self) -> Iterator[Command]:
-        if not self._killed:
-            self._killed = True
-            if self._ending and not self._ending.at_once:  # whom the platform cannot end hears it
-                self._ending.at_once = True
-                yield StopWorkers()
-            yield KillWorkers()
-
-    def _finish_if_all_gone(self) -> Iterator[Command]:
-        if self._ending and self._fleet.current.is_gone:
-            yield from self._finish(self._ending.status, self._ending.reason, failure=self._ending.failure)
-
-    def _finish(
-        self, status: str, reason: str, left: Left | None = None, failure: Failure | None = None
-    ) -> Iterator[Command]:
-        if self.state is not State.OVER:
-            yield from self._fleet.drop_next()
-            self.state = State.OVER
-            yield Finish(status, reason, left, failure)
+            yield from self._stop.at_once(event.now, self._stop.ending or Ending("cancelled", "cancelled"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smlt.core.messages import Left
-from smlt.core.run_events import Address, Finish, Kill, KillWorkers, StopWorkers, Wish
+from smlt.core.run_events import Address, Finish, Kill, KillWorkers, ScaleRequested, StopWorkers, Wish
 from tests.support.events import FAILURE, PASSING, TOTAL_STEPS, Desk, launches, opened, relaunch
 
 
@@ -394,6 +394,18 @@ def test_who_changes_their_mind_needs_no_hand_over() -> None:
     assert desk.scale(2) == [Kill(Address(2, rank)) for rank in range(4)]
     assert desk.state == "running"
     assert desk.live(1.0) == desk.scale(2) == []
+
+
+def test_more_workers_than_the_budget_pays_for_are_refused() -> None:
+    desk = Desk(budget_usd=2.0, max_workers=12)
+    desk.worker_usd = 0.1
+    desk.run()
+    desk.tick(usd=1.2)
+    assert desk.tell(ScaleRequested(desk.now, 8, order=0)) != []
+    assert desk.records("order")[0]["refused"] == ""
+    desk.tick(usd=1.3)
+    desk.tell(ScaleRequested(desk.now, 9, order=1))
+    assert desk.records("order")[1]["refused"] == "the budget does not pay for 9 workers"
 
 
 def test_a_number_that_the_platform_or_the_batch_does_not_allow_is_refused() -> None:
