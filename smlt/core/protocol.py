@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smlt.core.errors import ProtocolError
@@ -141,8 +140,8 @@ class RankProtocol:
                 return AwaitRound()
             case RoundOpened():
                 return Meet(self._place)
-            case Met(standings=standings):
-                return self._after_meeting(standings)
+            case Met():
+                return self._after_meeting(event)
             case Restored():
                 goal = event.goal if self._rules.job.target else ""
                 self._stand(Standing(event.cursor, event.best, goal=goal))
@@ -189,12 +188,9 @@ class RankProtocol:
         self._is_first_exchange = True
         self._heard = None
 
-    def _after_meeting(self, standings: Sequence[Standing]) -> Command:
-        """The first of those at the highest commit is the donor; who stands elsewhere needs its state."""
-        steps = [-1 if standing.cursor is None else standing.cursor.step for standing in standings]
-        donor = steps.index(max(steps))
-        needy = tuple(rank for rank, step in enumerate(steps) if step != steps[donor])
-        offered = standings[donor]
+    def _after_meeting(self, met: Met) -> Command:
+        donor, needy = met.donor, met.needy
+        offered = met.standings[donor]
         is_lost = needy and self._rules.has_private and not self._rules.recovers_fast
         if offered.cursor is None or is_lost:
             self._place = Standing()

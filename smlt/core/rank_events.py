@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from smlt.core.sampler import Cursor, Schedule
 from smlt.core.sync.header import Header
@@ -62,6 +63,20 @@ class Met:
     """All ranks of the round have come, and said where they stand, in rank order."""
 
     standings: Sequence[Standing]
+
+    @cached_property
+    def donor(self) -> int:
+        """The first rank of those at the highest commit."""
+        return self._steps.index(max(self._steps))
+
+    @cached_property
+    def needy(self) -> tuple[int, ...]:
+        """Ranks that stand elsewhere than the donor, and need its state."""
+        return tuple(rank for rank, step in enumerate(self._steps) if step != self._steps[self.donor])
+
+    @cached_property
+    def _steps(self) -> list[int]:
+        return [-1 if standing.cursor is None else standing.cursor.step for standing in self.standings]
 
 
 @dataclass(frozen=True)

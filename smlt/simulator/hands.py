@@ -122,18 +122,17 @@ def meet(me: Process, command: events.Meet) -> events.Event | None:
     if me.reached("meet"):
         return None
     if me.workers == 1:
-        return _after_meeting(me, [command.standing])
+        me.world.invariants.met(me, [command.standing])
+        return events.Met([command.standing])
     me.give(0, "hello", command.standing, _met)
     return None
 
 
 def _met(me: Process, gathering: Gathering) -> None:
-    me.advance(_after_meeting(me, gathering.values))
-
-
-def _after_meeting(me: Process, standings: Sequence[events.Standing]) -> events.Met:
-    me.world.invariants.met(me, standings)
-    return events.Met(standings)
+    me.world.invariants.met(me, gathering.values)
+    if gathering.result is None:
+        gathering.result = events.Met(gathering.values)
+    me.advance(gathering.result)
 
 
 def restore(me: Process, command: events.Restore) -> None:
@@ -164,14 +163,27 @@ def _look_at(me: Process, key: str, number: int) -> None:
     kept = store.read(int(key), me.rank)
     before = store.newest(int(key)) if me.rank == 0 else ""
 
-    def agree(me: Process, answers: Sequence[tuple[bool, str]]) -> None:
-        me.is_waiting = False
-        if all(is_whole for is_whole, _ in answers) and kept:
-            _take_over(me, kept)
-        else:
-            _read(me, answers[0][1], number + 1)
+    own = (kept is not None, before)
+    if me.workers == 1:
+        _agreed(me, own, kept, number)
+    else:
+        me.attempt(type(me).give, 0, f"whole.{number}", own, _answered, kept, number)
 
-    _gather(me, 0, f"whole.{number}", (kept is not None, before), agree)
+
+def _answered(me: Process, gathering: Gathering, kept: Kept | None, number: int) -> None:
+    if gathering.result is None:
+        gathering.result = all(is_whole for is_whole, _ in gathering.values), gathering.values[0][1]
+    _agreed(me, gathering.result, kept, number)
+
+
+def _agreed(me: Process, answer: tuple[bool, str], kept: Kept | None, number: int) -> None:
+    """Whether all can read this checkpoint, and which one comes before it."""
+    me.is_waiting = False
+    is_whole, before = answer
+    if is_whole and kept:
+        _take_over(me, kept)
+    else:
+        _read(me, before, number + 1)
 
 
 def _take_over(me: Process, kept: Kept) -> None:
