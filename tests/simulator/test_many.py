@@ -17,14 +17,15 @@ BATCHES, RUNS = 50, 100
 def test_every_invariant_holds(batch: int) -> None:
     kinds = parse_kinds("all")
     broken = {}
-    succeeded = 0
+    succeeded = impossible = 0
     for seed in range(batch * RUNS, (batch + 1) * RUNS):
         outcome = simulate(Scenario.random(seed, kinds=kinds))
         succeeded += outcome.status == "succeeded"
+        impossible += outcome.stop_reason == "out of memory"  # it needs more than the platform's largest function has
         if outcome.broken:
             broken[seed] = outcome.broken
     assert broken == {}, "replay with: smlt simulate --seed SEED"
-    assert succeeded > RUNS / 2
+    assert succeeded > (RUNS - impossible) / 2
 
 
 @pytest.mark.parametrize("batch", range(5))
