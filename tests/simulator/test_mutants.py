@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
@@ -38,22 +38,23 @@ class Hasty(RankProtocol):
 class WrongDonor(RankProtocol):
     """Takes the state of who is furthest behind."""
 
-    def _after_meeting(self, standings: Sequence[events.Standing]) -> events.Command:
-        steps = [standing.cursor.step for standing in standings if standing.cursor]
+    def _after_meeting(self, met: events.Met) -> events.Command:
+        steps = [standing.cursor.step for standing in met.standings if standing.cursor]
         if steps and max(steps) != min(steps):
             ahead = max(steps)
             standings = [
                 events.Standing() if standing.cursor and standing.cursor.step == ahead else standing
-                for standing in standings
+                for standing in met.standings
             ]
-        return super()._after_meeting(standings)
+            met = events.Met(standings)
+        return super()._after_meeting(met)
 
 
 class Stale(RankProtocol):
     """Thinks that it has what only a donor has: a rank one step behind goes on with its own state."""
 
-    def _after_meeting(self, standings: Sequence[events.Standing]) -> events.Command:
-        command = super()._after_meeting(standings)
+    def _after_meeting(self, met: events.Met) -> events.Command:
+        command = super()._after_meeting(met)
         if isinstance(command, events.Fetch) and self._place.cursor is not None:
             self._stand(self._offered)
             return events.Stay()
@@ -73,9 +74,9 @@ class Stubborn(RankProtocol):
 class Timid(RankProtocol):
     """Reads a checkpoint where a donor is there to begin anew with."""
 
-    def _after_meeting(self, standings: Sequence[events.Standing]) -> events.Command:
-        is_lost = any(standing.cursor is None for standing in standings)
-        command = super()._after_meeting(standings)
+    def _after_meeting(self, met: events.Met) -> events.Command:
+        is_lost = any(standing.cursor is None for standing in met.standings)
+        command = super()._after_meeting(met)
         return events.Restore() if self._rules.recovers_fast and is_lost else command
 
 
