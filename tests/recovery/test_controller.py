@@ -46,7 +46,7 @@ def test_the_controller_is_killed_and_another_one_goes_on(courses: Courses, work
 def test_everything_in_one_run(courses: Courses, task: str, workers: int) -> None:
     summary = disturbed(
         courses,
-        Job(task, workers, steps=200).but({"job.checkpoint_every": "40steps", "job.params.pause_s": 0.05}),
+        Job(task, workers, steps=240).but({"job.checkpoint_every": "40steps", "job.params.pause_s": 0.05}),
         f"everything{task}{workers}",
         "kill:rank=1,step=9,at=reducing",
         "freeze:rank=0,step=15,seconds=1",
