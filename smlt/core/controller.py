@@ -536,10 +536,7 @@ class Controller:
 
     def _may_overlap(self) -> bool:
         """Whether a second generation may live beside the current one."""
-        fits = (
-            self._fleet.fits_twice
-            and len(self._fleet.old) + self._fleet.current.workers + self._fleet.workers <= self.terms.max_workers
-        )
+        fits = len(self._fleet.old) + self._fleet.current.workers + self._fleet.workers <= self.terms.max_workers
         return self._overlaps and self._fleet.next is None and fits and self._allowance.can_pay(self._fleet.workers)
 
     @property
