@@ -18,6 +18,7 @@ from smlt.cli import (
     bench,
     cancel,
     check,
+    compare,
     config,
     init,
     logs,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("plan")(plan.plan)
+app.command("compare")(compare.compare)
 app.command("profile")(profile.profile)
 app.command("train")(train.train)
 app.command("resume")(resume.resume)
