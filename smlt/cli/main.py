@@ -31,6 +31,7 @@ from smlt.cli import (
     serve_channel,
     simulate,
     status,
+    sweep,
     train,
 )
 from smlt.core.errors import SmltError
@@ -47,6 +48,7 @@ app.command("plan")(plan.plan)
 app.command("compare")(compare.compare)
 app.command("profile")(profile.profile)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("resume")(resume.resume)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
