@@ -25,6 +25,7 @@ from smlt.cli import (
     plan,
     prices,
     profile,
+    report,
     resume,
     runs,
     scale,
@@ -52,6 +53,7 @@ app.command("sweep")(sweep.sweep)
 app.command("resume")(resume.resume)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("attach")(attach.attach)
 app.command("scale")(scale.scale)
