@@ -64,7 +64,12 @@ def test_overlapping_bars_are_a_tie(linear, main) -> None:
 def test_the_table_says_who_is_better_and_what_is_left_out(linear, main) -> None:
     code, out, _ = main("compare", *TASK, "--backends", "aws")
     assert code == 0
-    for line in ("quickest functions: aws", "virtual machines", "a GPU's speed is a guess", "prices: aws 2026-"):
+    for line in (
+        "quickest functions: aws",
+        "virtual machines",
+        "a GPU's speed is a guess",
+        "prices: aws, lambda_x86 of 2026-",
+    ):
         assert line in out
     assert "without evaluations, checkpoints" in out
 
