@@ -208,12 +208,14 @@ class RunPlace:
         runs_dir: the user's folder for runs; cloud backends keep only small things there.
         preload: framework modules that warm functions import ahead, for example ("torch",).
         threads: threads of one worker's mathematics.
+        requirements: what the task needs in functions beside its framework, as pip takes it.
     """
 
     run: str
     runs_dir: Path
     preload: tuple[str, ...] = ()
     threads: int = 1
+    requirements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

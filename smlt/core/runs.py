@@ -72,13 +72,13 @@ def open_run(
         ConfigError: the run of this name is finished, or another job's; the run's store cannot be written.
     """
     if goes_on:
-        place = RunPlace(spec.job.name or "", runs_dir, parcel.preload)
+        place = RunPlace(spec.job.name or "", runs_dir, parcel.preload, requirements=spec.job.requirements)
         store = registry.open_store(backend.object_store(place))
         return _open_again(OpenRun(place.run, spec, backend, place, store, parcel, goes_on=True))
     stem = spec.job.name or _generated_name(parcel.label, now)
     name, number = stem, 1
     while True:
-        place = RunPlace(name, runs_dir, parcel.preload)
+        place = RunPlace(name, runs_dir, parcel.preload, requirements=spec.job.requirements)
         store = registry.open_store(backend.object_store(place))
         record = RunRecord(name, parcel.label, backend.name, __version__, now, spec.to_plain())
         try:

@@ -1,13 +1,135 @@
-"""The provider aws, as far as jobs are planned for it."""
+"""The provider aws: functions on Lambda through Lithops, runs in S3, gradients through S3 or a Redis of the user's."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from smlt.backends.aws import s3
+from smlt.backends.aws.options import LITHOPS_MARGIN_S, SETTLE_S, AwsOptions
+from smlt.backends.lithops_launcher import CloudLauncher, clean_private_folders
+from smlt.backends.packages import required
 from smlt.backends.priced import PricedBackend
+from smlt.backends.served_launcher import WORKER
+from smlt.core.backend import Launcher, Limits, RunPlace
+from smlt.core.errors import ConfigError, SmltError
+from smlt.core.storage import ChannelSpec, StoreSpec
+
+FUNCTIONS = "smlt.backends.aws.functions:LambdaFunctions"
+
+LITHOPS_NEEDS = ("cloudpickle", "pika", "psutil", "requests", "tblib")
+"""In functions, beside boto3, which Lambda has."""
 
 
 class AwsBackend(PricedBackend):
     """AWS: Lambda, S3, ElastiCache."""
 
+    Options = AwsOptions
+    options: AwsOptions
     package = "smlt.backends.aws"
     store = "s3"
     redis_server = "cache.r7g.large"
+
+    @property
+    def limits(self) -> Limits:
+        """As the price list and the options state them; a rank's time is what Lambda and Lithops leave of it."""
+        limits, options = super().limits, self.options
+        return replace(
+            limits,
+            max_workers=min(limits.max_workers, options.max_workers or limits.max_workers),
+            function_time_limit_s=options.function_time_limit - LITHOPS_MARGIN_S - SETTLE_S,
+        )
+
+    def object_store(self, place: RunPlace) -> StoreSpec:
+        """The run's prefix in the bucket."""
+        return self._store(place.run)
+
+    def channels(self, place: RunPlace) -> Mapping[str, ChannelSpec]:
+        """A Redis server where one is named, and S3; before a bucket is named, names alone."""
+        from smlt.backends.channels import object as object_channel
+        from smlt.backends.channels import redis
+
+        if not self.options.bucket:
+            return super().channels(place)
+        found = {"object": object_channel.spec_for(self._store(f"{place.run}/channel"))}
+        if self.options.redis_url:
+            return {"redis": redis.spec_for(place, self.options.redis_url), **found}
+        return found
+
+    def launcher(self, place: RunPlace) -> Launcher:
+        """Lambda functions through one FunctionExecutor."""
+        return self.launcher_of(place, WORKER)
+
+    def launcher_of(self, place: RunPlace, entry: str) -> Launcher:
+        """A launcher of functions that run `entry`."""
+        environment = {"AWS_ENDPOINT_URL": self.endpoint} if self.endpoint else {}
+        return CloudLauncher(place, FUNCTIONS, self.settings(place), entry, environment)
+
+    def settings(self, place: RunPlace) -> dict[str, object]:
+        """What `LambdaFunctions` is told."""
+        options = self.options
+        if not options.role:
+            raise ConfigError(
+                "[backend].role: functions need a role that says what they may do",
+                "--set backend.role=arn:aws:iam::…; `smlt cloud setup aws` writes what makes one",
+            )
+        return {
+            "region": self.region,
+            "bucket": self.bucket,
+            "prefix": options.prefix,
+            "role": options.role,
+            "timeout_s": int(options.function_time_limit),
+            "architecture": options.architecture,
+            "requirements": required(place.preload, place.requirements, LITHOPS_NEEDS, options.preinstalled),
+            "subnets": options.subnets,
+            "security_groups": options.security_groups,
+        }
+
+    def clean(self, place: RunPlace) -> Sequence[str]:
+        """Remove gradients, and Lithops' files should everything have been killed at once."""
+        removed = clean_private_folders(place)
+        if self.options.bucket:
+            channel = s3.S3ObjectStore(self._store(f"{place.run}/channel"))
+            with suppress(SmltError):  # a store that cannot be reached forgets them by its own rules
+                for info in list(channel.list()):
+                    channel.delete(info.key)
+                    removed.append(f"{channel.name}/{info.key}")
+        return removed
+
+    def threads_for(self, workers: int) -> int:
+        """The option `worker_threads`."""
+        del workers
+        return self.options.worker_threads
+
+    def scratch(self, place: RunPlace) -> str:
+        """In a function's own folder for such things."""
+        return f"/tmp/smlt/{place.run}"
+
+    @property
+    def region(self) -> str:
+        """The option, or the usual variables."""
+        found = self.options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if not found:
+            raise ConfigError("[backend].region: which region of AWS?", "export AWS_REGION=us-east-1")
+        return found
+
+    @property
+    def bucket(self) -> str:
+        """The option."""
+        if not self.options.bucket:
+            raise ConfigError(
+                "[backend].bucket: in which bucket shall runs be kept?",
+                "--set backend.bucket=NAME; `smlt cloud setup aws` writes what makes one",
+            )
+        return self.options.bucket
+
+    @property
+    def endpoint(self) -> str | None:
+        """The option, or the usual variable; None for the region's own."""
+        return self.options.endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
+
+    def _store(self, below: str) -> StoreSpec:
+        path = "/".join(part for part in (self.options.prefix, below) if part)
+        return s3.spec_of(self.bucket, path, self.region, self.endpoint)
