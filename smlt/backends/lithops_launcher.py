@@ -21,6 +21,9 @@ from smlt.core.errors import CloudError, SmltError
 SPARE_SLOTS = 16
 """Lithops keeps a slot for a call until it has noticed its end; replacements must not wait for that."""
 
+DEPLOY_S = 600.0
+"""Packages are collected, uploaded and unpacked in this time."""
+
 
 class _PrivateFolder(ServedLauncher):
     """Neither the user's Lithops configuration nor folders are read or written: what Lithops keeps lies in a folder of
@@ -77,12 +80,18 @@ class LithopsLauncher(_PrivateFolder):
 class CloudLauncher(_PrivateFolder):
     """Functions are calls of one `lithops.FunctionExecutor` on a cloud. What they print stays with the provider.
 
+    The constructor waits until functions of `place.memory_mib` are deployed: it may take a minute, and is no time of any
+    function's.
+
     Args:
         place: the run.
         functions: "module:Class" of the provider's `smlt.backends.lithops.functions.CloudFunctions`.
         settings: for it, as plain data without secrets.
         entry: "module:function" that a function runs with its spec.
         environment: what the provider's own libraries are told here beside the user's environment.
+
+    Raises:
+        CloudError: functions cannot be deployed, and why.
     """
 
     server = "smlt.backends.lithops.cloud_host"
@@ -97,12 +106,20 @@ class CloudLauncher(_PrivateFolder):
     ) -> None:
         self._functions, self._settings, self._environment = functions, json.dumps(settings), environment
         super().__init__(place, entry)
+        self._asked = True
+        try:
+            if not self._pump_until(lambda: self._ready, DEPLOY_S):
+                raise CloudError(f"functions were not deployed within {DEPLOY_S:g} s", f"see {self._server_log}")
+        except SmltError:
+            self._asked = False  # it has nothing to close in order
+            self.close()
+            raise
 
     def _server_environment(self) -> Mapping[str, str]:
         return {**super()._server_environment(), **self._environment}
 
     def _server_arguments(self) -> Sequence[str]:
-        return [*super()._server_arguments(), self._functions, self._settings]
+        return [*super()._server_arguments(), self._functions, self._settings, str(self._place.memory_mib)]
 
 
 def private_folders(place: RunPlace) -> Path:

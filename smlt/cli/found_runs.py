@@ -1,4 +1,6 @@
-"""Runs on this machine: the folders of a runs folder, each an object store with the log of a run."""
+"""Runs that this machine knows: the folders of a runs folder, each an object store with the log of a run, or a word
+of where that is.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +87,10 @@ def _is_plain(name: str) -> bool:
 
 def _open(registry: Registry, folder: Path, clock: Callable[[], float]) -> FoundRun | None:
     store = registry.open_store(StoreSpec("file", folder.absolute().as_uri()))
+    try:
+        store = registry.open_store(wire.unpack(store.get(layout.POINTER), StoreSpec))
+    except NotFound:
+        pass  # the run is kept here
     try:
         record = wire.unpack(store.get(layout.RECORD), RunRecord)
     except NotFound:

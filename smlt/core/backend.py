@@ -209,6 +209,7 @@ class RunPlace:
         preload: framework modules that warm functions import ahead, for example ("torch",).
         threads: threads of one worker's mathematics.
         requirements: what the task needs in functions beside its framework, as pip takes it.
+        memory_mib: of the first functions, for a launcher that has to make ready for a size; 0 where it is not known.
     """
 
     run: str
@@ -216,6 +217,7 @@ class RunPlace:
     preload: tuple[str, ...] = ()
     threads: int = 1
     requirements: tuple[str, ...] = ()
+    memory_mib: int = 0
 
 
 @dataclass(frozen=True)

@@ -189,8 +189,8 @@ class CloudHost(Host):
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m smlt.backends.lithops.cloud_host FD ENTRY AFTER_GRACE_S FOLDER MODULE:CLASS SETTINGS`."""
-    number, entry, after_grace_s, path, provider, settings = arguments
+    """`python -m smlt.backends.lithops.cloud_host FD ENTRY AFTER_GRACE_S FOLDER MODULE:CLASS SETTINGS MEMORY_MIB`."""
+    number, entry, after_grace_s, path, provider, settings, memory_mib = arguments
     link, folder = Link(socket.socket(fileno=int(number))), Path(path)
 
     os.chdir(folder)  # Lithops packs what it deploys in the working folder, under a fixed name
@@ -203,6 +203,8 @@ def main(arguments: list[str]) -> None:
             config["lithops"] |= {"data_cleaner": False, "monitoring_interval": MONITORING_S, "telemetry": False}
             executor = imported_lithops(folder).FunctionExecutor(config=config, log_level=None)
             functions.prepare(executor)
+            if int(memory_mib):
+                functions.deploy(executor, int(memory_mib))
         except Exception as error:
             traceback.print_exc()
             raise functions.explain(error) from error
