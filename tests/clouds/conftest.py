@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.emulators.aws import Aws, ministack
+from tests.emulators.aws import SERVICES, Aws, ministack
 
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    with ministack(tmp_path_factory.mktemp("aws"), "s3", "lambda", "iam", "sts", "logs", "ecr") as aws:
+    with ministack(tmp_path_factory.mktemp("aws"), *SERVICES) as aws:
         yield aws
 
 

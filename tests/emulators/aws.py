@@ -25,6 +25,7 @@ from smlt.bench.redis_server import HOST, free_port
 REGION = "us-east-1"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 ROLE = "arn:aws:iam::000000000000:role/smlt"
+SERVICES = ("s3", "lambda", "iam", "sts", "logs", "ecr")
 START_S = 60.0
 
 

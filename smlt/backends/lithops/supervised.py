@@ -93,20 +93,22 @@ class _Supervisor:
 
     def run(self) -> int:
         began = looked = time.monotonic()
+        reason = ""
         try:
-            if not self.board.is_to_stop(self.name):
+            if self.board.is_to_stop(self.name):
+                reason = "stopped before it started"
+            else:
                 self.board.say(self.name, CallState(Phase.RUNNING.value, pid=self.pid))
                 os.write(self.says_go, b"1")
             os.close(self.says_go)
             limit_s = self.spec.time_limit_s
-            reason = ""
             while (code := self._ended()) is None:
                 now = time.monotonic()
                 if limit_s is not None and now - began >= limit_s:
                     reason = f"killed at its time limit of {limit_s:g} s"
                 elif now - looked >= LOOK_S:
                     looked = now
-                    reason = "stopped" if self._is_to_stop() else ""
+                    reason = "stopped" if self._is_to_stop() else reason
                 if reason:
                     kill_group(self.pid)
                 time.sleep(REAP_S)
