@@ -80,8 +80,8 @@ class LithopsLauncher(_PrivateFolder):
 class CloudLauncher(_PrivateFolder):
     """Functions are calls of one `lithops.FunctionExecutor` on a cloud. What they print stays with the provider.
 
-    The constructor waits until functions of `place.memory_mib` are deployed: it may take a minute, and is no time of any
-    function's.
+    The constructor waits until functions of `place.memory_mib` are deployed: it may take a minute, and is no time of
+    any function's.
 
     Args:
         place: the run.

@@ -136,7 +136,8 @@ def _install(package: Package, folder: Path) -> None:
     machine = PLATFORMS[package.architecture]
     platforms = [f"--platform={glibc}_{machine}" for glibc in GLIBC]
     python = f"--python-version={sys.version_info[0]}.{sys.version_info[1]}"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip += ["--no-input", "--no-compile"]
     where = ["--only-binary=:all:", "--implementation=cp", python, *platforms, f"--target={folder}"]
     done = subprocess.run([*pip, *where, *package.requirements], capture_output=True, text=True, check=False)
     if done.returncode:

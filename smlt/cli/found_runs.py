@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +88,8 @@ def _is_plain(name: str) -> bool:
 
 def _open(registry: Registry, folder: Path, clock: Callable[[], float]) -> FoundRun | None:
     store = registry.open_store(StoreSpec("file", folder.absolute().as_uri()))
-    try:
+    with suppress(NotFound):  # the run is kept here
         store = registry.open_store(wire.unpack(store.get(layout.POINTER), StoreSpec))
-    except NotFound:
-        pass  # the run is kept here
     try:
         record = wire.unpack(store.get(layout.RECORD), RunRecord)
     except NotFound:

@@ -109,7 +109,7 @@ class Accident:
 
 
 def kill_sandbox(rank: psutil.Process) -> None:
-    """All of a function at once, as a platform that takes its machine away: the rank, Lithops' processes and Lambda's."""
+    """All of a function at once, as if its machine was taken away: the rank, Lithops' processes and Lambda's."""
     supervisor = rank.parent()
     handler = supervisor.parent() if supervisor else None
     for process in (handler, supervisor, rank):

@@ -13,7 +13,7 @@ BUCKET = "smlt-runs"
 INSTALLED = tuple(
     line.partition("==")[0] for line in required(("torch", "tensorflow"), ("scikit-learn",), LITHOPS_NEEDS, ())
 )
-"""All that functions need and ministack's interpreter has anyway: what is deployed is smlt alone, which takes no time."""
+"""All that functions need, for ministack's interpreter has it: what is deployed is smlt alone, in no time."""
 
 
 def options(aws: Aws, **changes: Any) -> dict[str, Any]:

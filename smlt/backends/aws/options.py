@@ -1,4 +1,4 @@
-"""`[backend]` of aws: where functions and runs are. Credentials are no option: boto3's and obstore's usual ways count."""
+"""`[backend]` of aws: where functions and runs are. Credentials are no option: the usual ways of AWS count."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smlt.backends.link import GONE, STARTED, UNUSABLE, Link, Order, Report
 from smlt.backends.lithops import supervised
 from smlt.backends.lithops.calls import CallBoard
 from smlt.backends.lithops.functions import CloudFunctions
 from smlt.backends.lithops.host import Host, imported_lithops, serve
-from smlt.backends.link import GONE, STARTED, UNUSABLE, Link, Order, Report
 from smlt.core import wire
 from smlt.core.backend import Phase, RankSpec
 from smlt.core.errors import CloudError, StorageError

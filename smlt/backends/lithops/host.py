@@ -67,8 +67,9 @@ class Host(ABC):
     def watch(self) -> None:
         """Look at every call once, and report what has changed."""
 
+    @abstractmethod
     def clear(self) -> None:
-        """Remove what calls have left; none runs any more."""
+        """Remove what calls have left outside the private folder; none runs any more."""
 
     def run(self) -> None:
         """Serve until the launcher closes, or is gone and no function is left."""
@@ -156,7 +157,7 @@ class LithopsHost(Host):
             self._watch(call)
 
     def clear(self) -> None:
-        """All is in the private folder."""
+        """Nothing is."""
 
     def _watch(self, call: _Call) -> None:
         now = time.monotonic()
