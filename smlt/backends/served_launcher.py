@@ -194,7 +194,7 @@ class ServedLauncher(Launcher):
         """Move what messages there are, both ways, without waiting.
 
         Raises:
-            SmltError: what the server said that it lacks.
+            SmltError: what the server said that it lacks, then and ever after.
             JobFailed: it died before it could say anything.
         """
         if self._link.socket.fileno() < 0:
@@ -202,8 +202,12 @@ class ServedLauncher(Launcher):
         self._link.flush()
         for body in self._link.receive():
             self._apply(wire.unpack(body, Report))
-        if self._link.lost and not self._closed:
+        if self._closed:
+            return
+        if self._link.lost:
             self._server_died()
+        if self._failure is not None:
+            raise self._failure
 
     def _apply(self, report: Report) -> None:
         if report.event == READY:
@@ -229,8 +233,6 @@ class ServedLauncher(Launcher):
             self._failure = JobFailed(
                 f"{self.server} ended with exit code {code} before it was ready: {tail}", f"see {self._server_log}"
             )
-        if self._failure is not None:
-            raise self._failure
 
     def _pump_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
         last = time.monotonic() + timeout_s

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from smlt.backends.aws import s3
 from smlt.backends.aws.options import LITHOPS_MARGIN_S, SETTLE_S, AwsOptions
+from smlt.backends.aws.s3 import S3ObjectStore, spec_of
 from smlt.backends.lithops_launcher import CloudLauncher, clean_private_folders
 from smlt.backends.packages import required
 from smlt.backends.priced import PricedBackend
 from smlt.backends.served_launcher import WORKER
-from smlt.core.backend import Launcher, Limits, RunPlace
+from smlt.core.backend import CheckResult, Launcher, Limits, RunPlace
 from smlt.core.errors import ConfigError, SmltError
 from smlt.core.storage import ChannelSpec, StoreSpec
 
@@ -91,12 +91,22 @@ class AwsBackend(PricedBackend):
         """Remove gradients, and Lithops' files should everything have been killed at once."""
         removed = clean_private_folders(place)
         if self.options.bucket:
-            channel = s3.S3ObjectStore(self._store(f"{place.run}/channel"))
+            channel = S3ObjectStore(self._store(f"{place.run}/channel"))
             with suppress(SmltError):  # a store that cannot be reached forgets them by its own rules
                 for info in list(channel.list()):
                     channel.delete(info.key)
                     removed.append(f"{channel.name}/{info.key}")
         return removed
+
+    def check(self) -> Sequence[CheckResult]:
+        """See `aws.check`."""
+        from smlt.backends.aws.check import checks
+
+        return list(checks(self))
+
+    def checked_store(self) -> S3ObjectStore:
+        """Where a check may write something."""
+        return S3ObjectStore(self._store("check"))
 
     def threads_for(self, workers: int) -> int:
         """The option `worker_threads`."""
@@ -132,4 +142,4 @@ class AwsBackend(PricedBackend):
 
     def _store(self, below: str) -> StoreSpec:
         path = "/".join(part for part in (self.options.prefix, below) if part)
-        return s3.spec_of(self.bucket, path, self.region, self.endpoint)
+        return spec_of(self.bucket, path, self.region, self.endpoint)

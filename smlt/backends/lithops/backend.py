@@ -34,14 +34,15 @@ class LithopsBackend(LocalBackend):
 
     def check(self) -> Sequence[CheckResult]:
         """What the local backend checks, and Lithops' version."""
-        return [_lithops(), *super().check()]
+        return [check_lithops(), *super().check()]
 
     def clean(self, place: RunPlace) -> Sequence[str]:
         """Remove what the run left in shared memory, and Lithops' files should everything have been killed at once."""
         return [*clean_private_folders(place), *super().clean(place)]
 
 
-def _lithops() -> CheckResult:
+def check_lithops() -> CheckResult:
+    """Whether Lithops is of the series that is used here."""
     try:
         found = version("lithops")
     except PackageNotFoundError:
