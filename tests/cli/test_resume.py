@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -41,11 +42,14 @@ def test_a_budget_that_stopped_a_run_is_raised(smlt, linear):
     often = ("--set", "job.checkpoint_every=20steps")
     stopped = smlt(*LINEAR, *ENDLESS, *PRICE, *often, "--budget", "30usd", "--name", "mine")
     assert stopped.returncode == 3, stopped.stderr
-    assert stopped.stderr.endswith("to go on: smlt resume mine --budget …\n")
+    assert re.search(
+        r"to go on: smlt resume mine --budget [0-9.]+usd \(about what all of it costs\)\n$", stopped.stderr
+    )
     before = json.loads(smlt("status", "-o", "json").stdout)
     enough = str(before["checkpoint_step"] + 5)
     again = smlt("resume", "mine", "--steps", enough)
     assert (again.returncode, "stopped (budget)" in again.stdout) == (3, True), "it is spent"
+    assert json.loads(smlt("status", "-o", "json").stdout)["spent_usd"] == before["spent_usd"]
     done = smlt("resume", "mine", "--steps", enough, "--budget", "300usd", "-o", "json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -109,3 +113,13 @@ def test_from_python(finished):
     assert (result.status, result.summary.steps) == ("succeeded", 18)
     with pytest.raises(smlt.SmltError, match="is finished: it has trained 3 epochs"):
         smlt.resume("mine")
+
+
+def test_a_torn_checkpoint_is_named_and_the_one_before_taken(smlt, linear):
+    often = ("--set", "job.global_batch=16", "--set", "job.checkpoint_every=6steps")
+    assert smlt(*LINEAR, "--epochs", "2", *often, "--name", "mine", "-q").returncode == 0
+    part = next((linear / ".smlt/runs/mine/checkpoints/000000012").rglob("part-00000.safetensors"))
+    part.write_bytes(part.read_bytes()[:-1])
+    done = smlt("resume", "mine", "--epochs", "3", "-o", "json")
+    assert (done.returncode, json.loads(done.stdout)["steps"]) == (0, 18), done.stderr
+    assert "run mine goes on at step 6 (the checkpoint at step 12 is not whole): " in done.stderr

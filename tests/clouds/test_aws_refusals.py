@@ -40,7 +40,7 @@ def is_call(asked: Asked) -> bool:
 @pytest.mark.parametrize(
     ("code", "status", "path", "said"),
     [
-        ("AccessDeniedException", 403, "/2015-03-31/functions", "denies CreateFunction"),
+        ("AccessDeniedException", 403, "/2015-03-31/functions", "denies GetFunctionConfiguration"),
         ("AccessDeniedException", 403, "/2018-10-31/layers", "denies ListLayerVersions"),
         ("UnrecognizedClientException", 403, "/2018-10-31/layers", "does not know the credentials"),
         ("ExpiredTokenException", 403, "/2018-10-31/layers", "have expired"),

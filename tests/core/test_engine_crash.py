@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,7 @@ from smlt.core.runlog import read_events
 from smlt.core.summary import Summary
 from smlt.testing.backend import eventually
 from tests.support.engines import STEPS, Runs
+from tests.support.launching import is_running
 
 _ENGINE = """
 import json
@@ -50,12 +51,12 @@ def killed_engine(runs: Runs, orphan_grace_s: float = 60.0) -> Iterator[list[psu
         finally:
             engine.kill()
             for process in left:
-                if process.is_running():
+                with suppress(psutil.NoSuchProcess):
                     process.kill()
 
 
 def running(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in processes if is_running(process.pid)]
 
 
 def test_workers_without_a_controller_save_and_leave(undisturbed: Summary, runs: Runs) -> None:
