@@ -1,12 +1,17 @@
 """Jobs on an emulated AWS come to the bits of the local backend, whatever happens to their functions."""
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+import smlt
 from smlt.backends.aws.s3 import spec_of
 from smlt.core.plugins import load_registry
-from tests.clouds.runs import Accident, Runs, kill_sandbox
+from tests.clouds.runs import ROOT, Accident, Runs, kill_sandbox
 from tests.clouds.settings import BUCKET, options
 from tests.emulators.aws import REGION, Aws
 from tests.support.valkey import Valkey, valkey
@@ -76,3 +81,12 @@ def test_diloco_with_s3_alone(runs: Runs):
     assert summary.allocation["sync"]["mode"] == "local_sgd"
     assert (summary.weights_sha256, summary.state_sha256) == (home.weights_sha256, home.state_sha256)
     assert summary.metrics == home.metrics
+
+
+def test_a_killed_controller_and_resume(runs: Runs):
+    """Its functions are out of its successor's reach, end by themselves, and others go on."""
+    command = [sys.executable, "-m", "tests.clouds.dying", str(runs.folder), json.dumps(runs.backend), "orphaned", "8"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    result = smlt.resume("orphaned", runs_dir=runs.folder, budget="5usd")
+    assert result.status == "succeeded"
+    assert result.summary.state_sha256 == runs.at_home({}).state_sha256

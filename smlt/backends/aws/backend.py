@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 
 from smlt.backends.aws.options import LITHOPS_MARGIN_S, SETTLE_S, AwsOptions
 from smlt.backends.aws.s3 import S3ObjectStore, spec_of
@@ -14,7 +15,7 @@ from smlt.backends.packages import required
 from smlt.backends.priced import PricedBackend
 from smlt.backends.served_launcher import WORKER
 from smlt.core.backend import CheckResult, Launcher, Limits, RunPlace
-from smlt.core.errors import ConfigError, SmltError
+from smlt.core.errors import ConfigError, PluginError, SmltError
 from smlt.core.storage import ChannelSpec, StoreSpec
 
 FUNCTIONS = "smlt.backends.aws.functions:LambdaFunctions"
@@ -43,7 +44,14 @@ class AwsBackend(PricedBackend):
         )
 
     def object_store(self, place: RunPlace) -> StoreSpec:
-        """The run's prefix in the bucket."""
+        """The run's prefix in the bucket.
+
+        Raises:
+            PluginError: what launches here is not installed: a run that nobody can begin is not made.
+            ConfigError: bucket or region are not said.
+        """
+        if find_spec("boto3") is None:
+            raise PluginError("launching on the backend 'aws' needs boto3", "pip install 'smlt[aws]'")
         return self._store(place.run)
 
     def channels(self, place: RunPlace) -> Mapping[str, ChannelSpec]:
