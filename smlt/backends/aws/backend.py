@@ -20,7 +20,7 @@ from smlt.core.storage import ChannelSpec, StoreSpec
 
 FUNCTIONS = "smlt.backends.aws.functions:LambdaFunctions"
 
-LITHOPS_NEEDS = ("cloudpickle", "pika", "psutil", "requests", "tblib")
+LITHOPS_NEEDS = ("cloudpickle", "pika", "ps-mem", "psutil", "requests", "six", "tblib")
 """In functions, beside boto3, which Lambda has."""
 
 
