@@ -121,7 +121,7 @@ def build_zip(package: Package, folder: Path, most_bytes: int) -> bytes:
         raise CloudError(
             f"functions would need {format_bytes(size)} of packages, and a zip may have {format_bytes(most_bytes)}: "
             + _largest(installed, folder),
-            "give functions what is large in another way and name it in [backend].preinstalled",
+            "`smlt build` makes an image, which has room; or name in [backend].preinstalled what is there anyway",
         )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

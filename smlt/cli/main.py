@@ -18,12 +18,14 @@ from smlt.cli import (
     bench,
     cancel,
     check,
+    clean,
     config,
     init,
     logs,
     plan,
     prices,
     profile,
+    recipes,
     resume,
     runs,
     scale,
@@ -53,9 +55,12 @@ app.command("attach")(attach.attach)
 app.command("scale")(scale.scale)
 app.command("cancel")(cancel.cancel)
 app.command("check")(check.check)
+app.command("clean")(clean.clean)
+app.command("build")(recipes.build)
 app.command("backends")(backends.backends)
 app.command("serve-channel")(serve_channel.serve_channel)
 app.command("simulate")(simulate.simulate)
+app.add_typer(recipes.cloud, name="cloud")
 app.add_typer(config.app, name="config")
 app.add_typer(prices.app, name="prices")
 app.add_typer(bench.app, name="bench")

@@ -14,7 +14,7 @@ from smlt.backends.lithops_launcher import CloudLauncher, clean_private_folders
 from smlt.backends.packages import required
 from smlt.backends.priced import PricedBackend
 from smlt.backends.served_launcher import WORKER
-from smlt.core.backend import CheckResult, Launcher, Limits, RunPlace
+from smlt.core.backend import CheckResult, Launcher, Limits, Recipe, RunPlace
 from smlt.core.errors import ConfigError, PluginError, SmltError
 from smlt.core.storage import ChannelSpec, StoreSpec
 
@@ -90,21 +90,42 @@ class AwsBackend(PricedBackend):
             "role": options.role,
             "timeout_s": int(options.function_time_limit),
             "architecture": options.architecture,
-            "requirements": required(place.preload, place.requirements, LITHOPS_NEEDS, options.preinstalled),
+            "requirements": () if options.image else self.requirements(place),
+            "image": options.image,
             "subnets": options.subnets,
             "security_groups": options.security_groups,
         }
 
     def clean(self, place: RunPlace) -> Sequence[str]:
-        """Remove gradients, and Lithops' files should everything have been killed at once."""
+        """Remove gradients, what calls said, and Lithops' files should everything have been killed at once."""
         removed = clean_private_folders(place)
-        if self.options.bucket:
-            channel = S3ObjectStore(self._store(f"{place.run}/channel"))
+        if not self.options.bucket:
+            return removed
+        store = S3ObjectStore(self._store(place.run))
+        for prefix in ("channel/", "calls/"):
             with suppress(SmltError):  # a store that cannot be reached forgets them by its own rules
-                for info in list(channel.list()):
-                    channel.delete(info.key)
-                    removed.append(f"{channel.name}/{info.key}")
+                for info in list(store.list(prefix)):
+                    store.delete(info.key)
+                    removed.append(f"{store.name}/{info.key}")
         return removed
+
+    def clean_all(self) -> Sequence[str]:
+        """Functions, layers, and what Lithops keeps in the bucket."""
+        from smlt.backends.aws.cleaning import remove_all
+
+        return list(remove_all(self))
+
+    def setup(self) -> Recipe:
+        """A CloudFormation stack: bucket, role, and a policy for whoever starts runs."""
+        from smlt.backends.aws.stack import recipe
+
+        return recipe(self)
+
+    def build(self, place: RunPlace) -> Recipe:
+        """An image for Lambda; what a zip has no room for is in it."""
+        from smlt.backends.aws.image import recipe
+
+        return recipe(self, place)
 
     def check(self) -> Sequence[CheckResult]:
         """See `aws.check`."""
@@ -115,6 +136,10 @@ class AwsBackend(PricedBackend):
     def checked_store(self) -> S3ObjectStore:
         """Where a check may write something."""
         return S3ObjectStore(self._store("check"))
+
+    def requirements(self, place: RunPlace) -> tuple[str, ...]:
+        """What functions need beside smlt and boto3."""
+        return required(place.preload, place.requirements, LITHOPS_NEEDS, self.options.preinstalled)
 
     def threads_for(self, workers: int) -> int:
         """The option `worker_threads`."""

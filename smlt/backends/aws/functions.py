@@ -29,7 +29,7 @@ WORKER = "lithops-worker"
 class LambdaFunctions(CloudFunctions):
     """Lambda functions, one a memory size, named by a digest of all that is in them: what changes is another function.
 
-    Settings: region, bucket, prefix, role, timeout_s, architecture, requirements, subnets, security_groups.
+    Settings: region, bucket, prefix, role, timeout_s, architecture, requirements, image, subnets, security_groups.
     """
 
     def config(self) -> dict[str, Any]:
@@ -61,11 +61,10 @@ class LambdaFunctions(CloudFunctions):
         self._backend.lambda_client = self._lambda
         self._backend.invoke = self._invoke
         self._backend._wait_for_function_deployed = self._wait
-        layer = self._layer(executor)
-        self._backend._get_layer = lambda _: layer
+        layer = "" if self.settings["image"] else self._layer(executor)
+        self._backend._get_layer = lambda _: layer or "none"
         create = self._lambda.create_function
-        architectures = [self.settings["architecture"]]
-        self._lambda.create_function = lambda **options: create(**{**options, "Architectures": architectures})
+        self._lambda.create_function = lambda **options: create(**self._asked(options))
 
     def deploy(self, executor: Any, memory_mib: int) -> None:
         """One function of this size, that is never run again by itself."""
@@ -123,6 +122,14 @@ class LambdaFunctions(CloudFunctions):
             self.refused[payload["job_id"]] = error
             raise
         return str(answer["ResponseMetadata"]["RequestId"])
+
+    def _asked(self, options: dict[str, Any]) -> dict[str, Any]:
+        """What Lithops asks for, of our architecture and, where there is one, from our image."""
+        image = self.settings["image"]
+        if image:
+            kept = {name: value for name, value in options.items() if name not in ("Runtime", "Handler", "Layers")}
+            options = {**kept, "PackageType": "Image", "Code": {"ImageUri": image}}
+        return {**options, "Architectures": [self.settings["architecture"]]}
 
     def _exists(self, function: str) -> bool:
         try:

@@ -46,6 +46,11 @@ class AwsOptions(PricedOptions):
         description="packages that functions have from elsewhere, and that are not deployed with them",
         examples=[["torch"]],
     )
+    image: str | None = Field(
+        None,
+        description="the URI of the functions' image in ECR, from `smlt build`; without it they are a zip",
+        examples=["123456789012.dkr.ecr.eu-west-1.amazonaws.com/smlt:digits"],
+    )
     subnets: tuple[str, ...] = Field((), description="of the VPC that functions are in, if they must be in one")
     security_groups: tuple[str, ...] = Field((), description="of functions in a VPC")
     redis_url: str | None = Field(
