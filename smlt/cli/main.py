@@ -18,6 +18,7 @@ from smlt.cli import (
     bench,
     cancel,
     check,
+    clean,
     compare,
     config,
     init,
@@ -25,6 +26,7 @@ from smlt.cli import (
     plan,
     prices,
     profile,
+    recipes,
     report,
     resume,
     runs,
@@ -59,9 +61,12 @@ app.command("attach")(attach.attach)
 app.command("scale")(scale.scale)
 app.command("cancel")(cancel.cancel)
 app.command("check")(check.check)
+app.command("clean")(clean.clean)
+app.command("build")(recipes.build)
 app.command("backends")(backends.backends)
 app.command("serve-channel")(serve_channel.serve_channel)
 app.command("simulate")(simulate.simulate)
+app.add_typer(recipes.cloud, name="cloud")
 app.add_typer(config.app, name="config")
 app.add_typer(prices.app, name="prices")
 app.add_typer(bench.app, name="bench")

@@ -208,12 +208,16 @@ class RunPlace:
         runs_dir: the user's folder for runs; cloud backends keep only small things there.
         preload: framework modules that warm functions import ahead, for example ("torch",).
         threads: threads of one worker's mathematics.
+        requirements: what the task needs in functions beside its framework, as pip takes it.
+        memory_mib: of the first functions, for a launcher that has to make ready for a size; 0 where it is not known.
     """
 
     run: str
     runs_dir: Path
     preload: tuple[str, ...] = ()
     threads: int = 1
+    requirements: tuple[str, ...] = ()
+    memory_mib: int = 0
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,21 @@ class CheckResult:
     status: str
     detail: str
     mend: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Files for a user to read, and what to do with them.
+
+    Attributes:
+        files: contents by name, `/`-separated.
+        commands: for a shell, in the folder of the files.
+        settings: of `[backend]`, that make use of what the commands make; their values are for people to fill in.
+    """
+
+    files: Mapping[str, bytes]
+    commands: tuple[str, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 OptionsT = TypeVar("OptionsT", bound=BackendOptions)
@@ -299,6 +318,19 @@ class Backend(ABC, Generic[OptionsT]):
         return ()
 
     def clean(self, place: RunPlace) -> Sequence[str]:
-        """Remove what a run may have left outside its store; returns what was removed."""
+        """Remove what a run may have left beside its result; returns what was removed."""
         del place
         return ()
+
+    def clean_all(self) -> Sequence[str]:
+        """Remove all that smlt made here but runs; no run may be under way. Returns what was removed."""
+        return ()
+
+    def setup(self) -> Recipe:
+        """What makes all that an account needs once."""
+        raise ConfigError(f"backend {self.name!r} needs nothing to be set up")
+
+    def build(self, place: RunPlace) -> Recipe:
+        """What makes the image that functions of a task run in."""
+        del place
+        raise ConfigError(f"backend {self.name!r} has no images")

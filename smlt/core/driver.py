@@ -122,7 +122,7 @@ class Driver:
         resume_from = checkpoint.latest_manifest(run.store)
         now = time.monotonic()
         adopted = self._adopt(now, machine.stopping_s)
-        self._ledger.left_behind(time.monotonic())  # they have heard this controller's beats until now
+        self._ledger.left_behind(time.monotonic())  # when they heard of their own last, nobody knows
         self._log.append("spent", self._spent(now))  # in the same segment as `created`: `orphans` relies on it
         self._known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
         worker_usd = self._worker_usd(machine.stopping_s, machine.memory.mib)
@@ -160,7 +160,7 @@ class Driver:
         addresses = (*found.adopted.addresses, *found.adopted.heirs) if found else ()
         handles = self._launcher.adopt([address.label for address in addresses]) if addresses else {}
         if found is None or not handles:
-            self._desk.change(round=None, wish="")
+            self._desk.change(round=None, wish="", is_deciding=False)
             return None
         since = now - (time.time() - found.paid_until)
         for address in addresses:
@@ -174,11 +174,12 @@ class Driver:
             mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation, is_adopted=True)
             self._functions.append(_Function(address, handles[address.label], mailbox))
         self._told_until = found.told_until
+        self._desk.change(is_deciding=False)
         return found.adopted
 
     def _refuse(self, handles: Iterable[str]) -> None:
         """End functions whose leases, given under another budget or none, this one does not allow."""
-        self._desk.change(round=None, wish="")
+        self._desk.change(round=None, wish="", is_deciding=False)
         for handle in handles:
             self._launcher.stop(handle)
             self._ledger.ended(handle, time.monotonic())

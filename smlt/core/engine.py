@@ -138,8 +138,10 @@ def _train(
     backend = opened.backend
     if opened.parcel.bundle:  # only now: the workers of a controller before may have been reading the old one
         opened.store.put(layout.CODE, opened.parcel.bundle)
-    place = replace(opened.place, threads=backend.threads_for(plan.allocation.workers))
-    name, channel = backend.channel(plan.allocation.sync.channel, opened.place)
+    allocation = plan.allocation
+    threads = backend.threads_for(allocation.workers)
+    place = replace(opened.place, threads=threads, memory_mib=allocation.memory_mib)
+    name, channel = backend.channel(allocation.sync.channel, opened.place)
     with backend.serving(name, place):
         launcher = backend.launcher(place)
         try:

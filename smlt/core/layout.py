@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 RECORD = "run"
+POINTER = "store"
+"""In the folder of a run that is kept elsewhere: where."""
 CONTROL = "control"
 CODE = "code.zip"
 PREPARED = "data/prepared.safetensors"
