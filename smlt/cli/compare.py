@@ -62,6 +62,7 @@ def compare(
 ) -> None:
     """Predict what a job would take and cost on several providers, beside virtual machines. Needs no account."""
     from smlt.cli.comparisons import bars_of, basis_of, document_of, print_comparison
+    from smlt.cli.lists import listed
     from smlt.cli.loading import absolute_runs_dir, load_settings
     from smlt.cli.sizes import sizes_for
     from smlt.cli.tables import print_json
@@ -75,7 +76,7 @@ def compare(
 
     if png is not None:
         check_picture(png)
-    names = _names(backends)
+    names = listed(backends, "--backends")
     registry = load_registry()
     flags = {
         "task": task, "workers": workers, "memory": memory, "deadline": deadline, "budget": budget, "epochs": epochs,
@@ -100,15 +101,3 @@ def compare(
         print_json(document_of(comparison, planned, age_s))
     else:
         print_comparison(comparison, planned, age_s)
-
-
-def _names(text: str) -> list[str]:
-    """The backends of a list separated by commas; raises ConfigError for none, or one twice."""
-    from smlt.core.errors import ConfigError
-
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    twice = {name for name in names if names.count(name) > 1}
-    if not names or twice:
-        told = f"names {', '.join(sorted(twice))} twice" if twice else "names no backend"
-        raise ConfigError(f"--backends {text!r} {told}", "write them like aws,gcp,azure,local")
-    return names

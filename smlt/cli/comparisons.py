@@ -116,6 +116,12 @@ def _against(each: Contender, best: Contender, figure: str) -> str:
     return f"{mine.likely / theirs.likely:.2g}x" if theirs.likely else "more"
 
 
+def _missed(each: Contender) -> str:
+    """The limits that it does not keep; empty for none."""
+    missed = [name.replace("_", " ") for name, standing in each.forecast.limits.items() if standing == "missed"]
+    return f"misses: {', '.join(missed)}" if missed else ""
+
+
 def why(each: Contender) -> str:
     """What it spends most of its time on, and what stands against it."""
     forecast, step = each.forecast, each.forecast.step
@@ -127,9 +133,7 @@ def why(each: Contender) -> str:
     }
     most = max(spent, key=lambda what: spent[what])
     told = [f"{spent[most] / sum(spent.values()):.0%} {most}"]
-    missed = [name.replace("_", " ") for name, standing in forecast.limits.items() if standing == "missed"]
-    told += [f"misses: {', '.join(missed)}"] if missed else []
-    return "; ".join([*told, *([each.unequal] if each.unequal else [])])
+    return "; ".join(filter(None, [*told, _missed(each), each.unequal]))
 
 
 def print_comparison(comparison: Comparison, planned: Sequence[Planned], age_s: float | None) -> None:
@@ -219,4 +223,5 @@ def _outcome(found: str) -> str:
 
 
 def _told(each: Contender) -> str:
-    return f"{each.backend} {_fleet(each)}, {format_duration(each.finish_s.likely)}, {usd_of(each.cost_usd.likely)}"
+    told = f"{each.backend} {_fleet(each)}, {format_duration(each.finish_s.likely)}, {usd_of(each.cost_usd.likely)}"
+    return f"{told} ({_missed(each)})" if _missed(each) else told

@@ -82,9 +82,16 @@ def test_a_picture_of_bars(linear, main) -> None:
 
 @pytest.mark.parametrize(
     ("backends", "said"),
-    [("", "names no backend"), ("aws,aws", "names aws twice"), ("aws,nowhere", "nowhere")],
+    [("", "is empty"), ("aws,aws", "has one of them twice"), ("aws,nowhere", "nowhere")],
 )
 def test_backends_that_are_none(linear, main, backends, said) -> None:
     code, out, err = main("compare", *TASK, "--backends", backends)
     assert (code, out) == (2, "")
     assert said in err
+
+
+def test_what_misses_a_limit_says_so_in_the_verdict(linear, main) -> None:
+    document = compare(main, "--backends", "aws", "--deadline", "20s")
+    verdict = next(each for each in document["verdicts"] if each["machines"]["kind"] == "vm")
+    assert "(misses: deadline)" in verdict["text"]  # a machine boots for longer than that
+    assert verdict["better"] == "functions"
