@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from smlt.cli.plans import COUNTED, LEFT_OUT, SPEEDS, price_document, price_words, shown_range, usd_of
+from smlt.cli.plans import COUNTED, LEFT_OUT, SPEEDS, age_mark, price_document, price_words, shown_range, usd_of
 from smlt.cli.sizes import age_words
 from smlt.core.units import format_duration
 from smlt.planners.comparison import Comparison, Verdict, outcome
@@ -150,10 +150,17 @@ def print_comparison(comparison: Comparison, planned: Sequence[Planned], age_s: 
     for verdict in comparison.verdicts():
         print(words_of(verdict))
     print(f"compute speed: {SPEEDS[comparison.reference.forecast.speed]}; {GPU}; {SPOT}")
-    print(f"{BARS}")
+    print(BARS)
     if age_s is not None:
         print(age_words(age_s))
     print(f"prices: {'; '.join(price_words(each.request.scene) for each in planned if each.request.scene)}")
+    machines = {
+        f"{each.offer} of {each.price.as_of or 'the user'}{age_mark(each.price.as_of)}"
+        for each in comparison.contenders
+        if each.kind != "functions"
+    }
+    if machines:
+        print(f"machines: {', '.join(sorted(machines))}")
     print(f"counted: {COUNTED}; without {LEFT_OUT}")
 
 

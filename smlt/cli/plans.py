@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from smlt.core.figures import OLD_DAYS
 from smlt.core.forecast import Range
 
 if TYPE_CHECKING:
@@ -80,10 +81,21 @@ def price_document(scene: Scene) -> dict[str, Any]:
 
 
 def price_words(scene: Scene) -> str:
-    """The same for people."""
+    """The same for people; a price that was read long ago says so."""
     told = price_document(scene)
-    functions = f"{scene.functions} of {told['functions_as_of'] or 'the user'}, " if scene.functions else ""
+    functions = f"{scene.functions} of {told['functions_as_of'] or 'the user'}{age_mark(told['functions_as_of'])}, "
+    functions = functions if scene.functions else ""
     return f"{told['provider']}, {functions}list of {told['as_of']}, catalog {told['sha256'][:12]}"
+
+
+def age_mark(as_of: str | None) -> str:
+    """What is to be said of a price's day if it is long ago; None is the user's own word, which does not age."""
+    from datetime import date
+
+    from smlt.cli.prices import today
+
+    age_days = (today() - date.fromisoformat(as_of)).days if as_of else 0
+    return f" ({age_days} days ago: `smlt prices refresh`)" if age_days > OLD_DAYS else ""
 
 
 def print_plans(planned: Planned, age_s: float | None = None) -> None:

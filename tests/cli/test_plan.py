@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import pytest
 
@@ -114,6 +115,13 @@ def test_the_second_plan_does_not_build_the_task_again_and_says_so(linear, main)
     with (linear / "task.py").open("a") as file:
         file.write("\n# changed\n")
     assert plan(main, "-b", "aws")["assumptions"]["task_built_s_ago"] is None
+
+
+@pytest.mark.parametrize(("day", "is_old"), [(date(2026, 8, 30), False), (date(2027, 1, 1), True)])
+def test_a_price_that_was_read_long_ago_says_so(linear, main, monkeypatch, day, is_old) -> None:
+    monkeypatch.setattr("smlt.cli.prices.today", lambda: day)
+    out = main("plan", *TASK, "-b", "aws")[1]
+    assert ("2026-08-22 (132 days ago: `smlt prices refresh`)" in out) == is_old
 
 
 def test_figures_have_units_and_prices_a_date(linear, main) -> None:
