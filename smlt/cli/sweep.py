@@ -59,7 +59,7 @@ def sweep(
     from smlt.api import cancelling
     from smlt.cli.lists import listed
     from smlt.cli.loading import absolute_runs_dir, load_settings
-    from smlt.cli.sweeps import Teller, check_name, print_medians, remember, write_tables
+    from smlt.cli.sweeps import Teller, check_name, held, print_medians, remember, write_tables
     from smlt.cli.tables import print_json
     from smlt.core.engine import Interrupts, RunRequest
     from smlt.core.parcel import make_parcel
@@ -86,12 +86,11 @@ def sweep(
     parcel = make_parcel(cells[0].request.spec, cells[0].request.folder, all_runs, None)
     cells = _planned(cells, parcel, registry, read_profile(profile) if profile else None, yes=yes)
     found = Sweep(tuple(cells), repeat, registry)
-    remember(found, folder)
-    interrupts = Interrupts()
-    tell = Teller(found, folder)
-    with cancelling(interrupts, tell.say):
-        found.go_on(tell, interrupts=interrupts)
-    document = write_tables(found, folder)
+    interrupts, tell = Interrupts(), Teller(found, folder)
+    with held(folder), cancelling(interrupts, tell.say):
+        remember(found, folder)
+        found.go_on(tell, interrupts)
+        document = write_tables(found, folder)
     if output is Output.JSON:
         print_json(document)
     else:

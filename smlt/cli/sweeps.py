@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,27 @@ def check_name(name: str) -> None:
     """Raises ConfigError for a name that is no folder's."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConfigError(f"--name {name!r}: a name has letters, digits, dots, dashes and underscores")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While entered, no other sweep measures in this folder; the kernel lets go of it when the process is gone.
+
+    Raises:
+        ConfigError: one does.
+        StorageError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w", encoding="ascii")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}", "give another --runs-dir") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another `smlt sweep` measures in {folder}", "wait for it, or give --name") from None
+        yield
 
 
 def remember(sweep: Sweep, folder: Path) -> None:
