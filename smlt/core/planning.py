@@ -119,7 +119,7 @@ def plan_request(spec: JobSpec, backend: Backend[Any], runs_dir: Path, profile: 
         global_batch=smallest_batch,
         sync=_sync(spec, channel),
         deadline_s=limits.deadline,
-        budget_usd=GUARD_USD if is_cloud and limits.budget is None else limits.budget,
+        budget_usd=GUARD_USD if is_cloud and limits.budget is None and not backend.is_simulated else limits.budget,
         objective=_objective(spec),
         scene=_scene(spec, backend, profile) if profile else None,
     )

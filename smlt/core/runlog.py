@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -241,7 +242,7 @@ def _steps(view: RunView, event: RunEvent) -> RunView:
         view,
         step=last["step"] + 1,
         epoch=last["epoch"],
-        loss=last["loss"],
+        loss=None if math.isnan(last["loss"]) else last["loss"],
         examples_per_s=sum(item["examples"] for item in items) / seconds if seconds else 0.0,
     )
 
