@@ -93,7 +93,7 @@ class Driver:
         allocation, limits = plan.allocation, run.spec.limits
         fleet_usd_per_s = allocation.workers * ledger.price_usd_per_s(allocation.memory_mib)
         self._lease_s = lease_s(run.backend.limits.orphan_grace_s, limits.budget, fleet_usd_per_s)
-        self._functions: list[_Function] = []
+        self._functions: dict[run_events.Address, _Function] = {}
         self._orders = OrderBox(run.store, desk.epoch)
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
         self._clock, self._beat_s = place.clock, run.backend.beat_s(allocation.workers)
@@ -176,7 +176,7 @@ class Driver:
             return None
         for address in addresses:
             mailbox = self._launcher.mailbox(run.store, address, is_adopted=True)
-            self._functions.append(_Function(address, handles[address.label], mailbox))
+            self._functions[address] = _Function(address, handles[address.label], mailbox)
         self._told_until = found.told_until
         return found.adopted
 
@@ -230,9 +230,9 @@ class Driver:
             case run_events.StopWorkers():
                 self._desk.change(stop_now=True)
             case run_events.Kill(address=address):
-                self._kill(function for function in self._functions if function.address == address)
+                self._kill([self._functions[address]] if address in self._functions else [])
             case run_events.KillWorkers():
-                self._kill(self._functions)
+                self._kill(self._functions.values())
             case run_events.FindState():
                 self._news.append(run_events.StateFound(checkpoint.latest_manifest(self._run.store)))
             case run_events.Finish():
@@ -279,13 +279,13 @@ class Driver:
             return
         self._ledger.started(handle, self._clock.monotonic(), command.memory_mib, self._lease_s)
         mailbox = self._launcher.mailbox(run.store, address)
-        self._functions.append(_Function(address, handle, mailbox))
+        self._functions[address] = _Function(address, handle, mailbox)
 
     def _happenings(self, machine: Controller) -> Iterator[run_events.Event]:
         """All that has happened since the last look; a function's state is read before its mail, and told after it."""
         news, self._news = self._news, []
         yield from news
-        living = [function for function in self._functions if not function.over]
+        living = [function for function in self._functions.values() if not function.over]
         states = self._launcher.poll([function.handle for function in living])
         for function in living:
             state = states[function.handle]
@@ -349,8 +349,10 @@ class Driver:
     def _note(self, *, all_is_said: bool = False) -> None:
         """Write the log; only then is mail cleared away, if what it says is in it."""
         self._log.flush()
-        for function in self._functions:
+        for function in list(self._functions.values()):
             function.mailbox.clear(math.inf if all_is_said else self._known)
+            if function.over and function.mailbox.is_clear:
+                del self._functions[function.address]
 
 
 def _asked(now: float, number: int, order: Order) -> run_events.Event:

@@ -6,6 +6,7 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -89,12 +90,12 @@ class SimulatedBackend(Backend[SimulatedOptions]):
         said = {key: getattr(options, key) for key in ("functions", "redis_server") if getattr(options, key)}
         self._provider = provider(options.provider, provider.Options.model_validate(said))
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
         """The provider's, but for the number of functions, for which one can ask."""
         return replace(self._provider.limits, max_workers=self.options.max_workers)
 
-    @property
+    @cached_property
     def catalog(self) -> Catalog:
         """The provider's."""
         return self._provider.catalog

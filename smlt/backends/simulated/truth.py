@@ -26,6 +26,9 @@ UNPROFILED_FLOPS, UNPROFILED_USES = 1e10, 20
 KNEE = 0.5
 """A store that is asked for more than this part of what it can do begins to slow down."""
 
+COLLAPSE = 0.5
+"""Of its speed a store that is asked for far too much has 1 / 1.5 left."""
+
 WAIT_GROWTH = 0.15
 """The slowest of N requests takes 1 + 0.15 ln N times as long as one."""
 
@@ -96,8 +99,8 @@ class Truth:
         alone_s = waits + mb / min(way.mb_s, self.link_mb_s)
         asked = sum(cost.requests.values()) / way.requests_per_s, mb / way.store_mb_s
         demand = workers * max(asked) / alone_s
-        stretch: float = max(demand, 1 + 2 * max(0.0, demand - KNEE) ** 1.5)
-        return alone_s * stretch
+        over = max(0.0, demand - KNEE)
+        return alone_s * (1 + over) * (1 + COLLAPSE * over / (1 + over))
 
     def slowness(self, address: Address) -> float:
         """Of the machine that a function gets: how many times as long it computes as the usual one."""
