@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from smlt.cli.options import Output
 from smlt.core.errors import Interrupted, LimitReached
+from smlt.core.units import format_usd
 
 if TYPE_CHECKING:
     from smlt.cli.driving import Shown
@@ -23,9 +24,20 @@ def tell_end(summary: Summary, view: RunView, shown: Shown) -> int:
     if summary.error:
         _tell_error(summary, shown)
     elif summary.status != "succeeded" and not shown.quiet:
-        raised = f" --{summary.stop_reason} …" if summary.stop_reason in ("deadline", "budget") else ""
-        print(f"to go on: smlt resume {summary.run}{raised}", file=sys.stderr)
+        print(f"to go on: smlt resume {summary.run}{_raised(summary, view)}", file=sys.stderr)
     return summary.failure().exit_code if summary.status == "failed" else EXIT_CODES[summary.status]
+
+
+def _raised(summary: Summary, view: RunView) -> str:
+    """The limit that must be a larger one, and about how large: the other steps will cost what those before did."""
+    if summary.stop_reason == "deadline":
+        return " --deadline …"
+    if summary.stop_reason != "budget":
+        return ""
+    if not view.step or view.total_steps <= view.step:
+        return " --budget …"
+    whole_usd = view.spent_usd * view.total_steps / view.step
+    return f" --budget {format_usd(whole_usd).removeprefix('$')}usd (about what all of it costs)"
 
 
 def _report(summary: Summary, view: RunView, shown: Shown) -> None:

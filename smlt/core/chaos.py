@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -247,7 +248,7 @@ def once(store: ObjectStore, rank: int) -> Callable[[int], bool]:
 
     def first_time(number: int) -> bool:
         try:
-            store.put_if_absent(layout.fault(number, rank), b"it has taken effect")
+            store.put_if_absent(layout.fault(number, rank), uuid.uuid4().bytes)
         except AlreadyExists:
             return False
         return True

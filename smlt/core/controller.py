@@ -310,7 +310,8 @@ class Controller:
         if member.left is None and not known and event.out_of_memory:
             yield from self._on_out_of_memory(event.now, member, Failure(OUT_OF_MEMORY, event.detail, "", ""))
         elif member.left is None and not known:
-            yield from self._lose(event.now, member, event.detail or "it returned without a word")
+            how = self._timetable.expired(member, event.now) or event.detail or "it returned without a word"
+            yield from self._lose(event.now, member, how)
         yield from self._stop.finish_if_all_gone()
 
     def _on_out_of_memory(self, now: float, member: Member, failure: Failure) -> Iterator[Command]:

@@ -134,6 +134,8 @@ class Driver:
         worker_usd = self._worker_usd(machine.stopping_s, machine.memory.mib)
         ranks = len(adopted.addresses) if adopted else 0
         spent_usd = self._ledger.committed_usd(now, machine.stopping_s) - worker_usd * ranks
+        if run.stays_spent:
+            spent_usd = max(spent_usd, run.before.budget_usd or 0.0)
         first = run.before.generation + 1
         started = run_events.Started(now, first, resume_from, self._known, spent_usd, worker_usd, adopted)
         self._handle(machine, started)

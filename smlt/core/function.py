@@ -147,7 +147,8 @@ class FunctionWorker(Worker):
         self._spec, self._registry, self._courier = spec, registry, courier
         self._store = PatientStore(store, is_over=self._is_unwanted)
         self._uuid = uuid.uuid4().hex
-        self._faults = FaultPoints(spec.faults, spec.rank, spec.generation, spec.incarnation, once(store, spec.rank))
+        first_time = once(self._store, spec.rank)
+        self._faults = FaultPoints(spec.faults, spec.rank, spec.generation, spec.incarnation, first_time)
         self._saver = Saver(
             self._store,
             spec.rank,

@@ -15,10 +15,14 @@ from smlt.core.errors import AlreadyExists, ConfigError, StorageError
 from smlt.core.job import JobSpec
 from smlt.core.messages import RunRecord
 from smlt.core.parcel import TaskParcel
+from smlt.core.patient_store import PatientStore
 from smlt.core.plugins import Registry
 from smlt.core.runlog import RunView, view_of
 from smlt.core.sessions import last_session
 from smlt.core.storage import ObjectStore
+
+OPENING_S = 2.0
+"""Who has just asked for a run is told after so long that its store cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,12 @@ class OpenRun:
     before: RunView = field(default_factory=RunView)
     raised_mib: int = 0
 
+    @property
+    def stays_spent(self) -> bool:
+        """Whether its budget has stopped it before and is no larger now: what is left of it pays for no more steps."""
+        given, before = self.spec.limits.budget, self.before.budget_usd
+        return self.before.stop_reason == "budget" and given is not None and before is not None and given <= before
+
 
 def open_run(
     spec: JobSpec,
@@ -74,7 +84,7 @@ def open_run(
     if goes_on:
         place = RunPlace(spec.job.name or "", runs_dir, parcel.preload)
         store = registry.open_store(backend.object_store(place))
-        return _open_again(OpenRun(place.run, spec, backend, place, store, parcel, goes_on=True))
+        return _first_opened(OpenRun(place.run, spec, backend, place, store, parcel, goes_on=True))
     stem = spec.job.name or _generated_name(parcel.label, now)
     name, number = stem, 1
     while True:
@@ -82,16 +92,22 @@ def open_run(
         store = registry.open_store(backend.object_store(place))
         record = RunRecord(name, parcel.label, backend.name, __version__, now, spec.to_plain())
         try:
-            store.put_if_absent(layout.RECORD, wire.pack(record))
+            PatientStore(store, patience_s=OPENING_S).put_if_absent(layout.RECORD, wire.pack(record))
         except AlreadyExists:
             if spec.job.name:
-                return _open_again(OpenRun(name, spec, backend, place, store, parcel))
+                return _first_opened(OpenRun(name, spec, backend, place, store, parcel))
             number += 1
             name = f"{stem}-{number}"
             continue
         except StorageError as error:
             raise ConfigError(f"a run cannot be kept in {runs_dir}: {error.message}", error.hint) from error
         return OpenRun(name, spec, backend, place, store, parcel)
+
+
+def _first_opened(run: OpenRun) -> OpenRun:
+    """The run as it is, whose store may answer at the second try."""
+    opened = _open_again(replace(run, store=PatientStore(run.store, patience_s=OPENING_S)))
+    return replace(opened, store=run.store)
 
 
 def as_taken(run: OpenRun) -> OpenRun:

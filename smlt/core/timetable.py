@@ -6,13 +6,16 @@ from enum import Enum
 
 from smlt.core.allowance import Allowance
 from smlt.core.course import Course
-from smlt.core.fleet import Generation
+from smlt.core.fleet import Generation, Member
 from smlt.core.messages import Failure
 from smlt.core.run_events import Terms
 from smlt.core.watch import Watch
 
 START_MARGIN = 1.5
 """A generation is launched ahead by the longest start that was seen, times this."""
+
+LIVE_LONGER = "choose a longer function time limit, a smaller [job].global_batch or a shorter [sync].period"
+"""The hint where functions do not live long enough."""
 
 
 class Due(Enum):
@@ -77,10 +80,15 @@ class Timetable:
         stopping_s = self._watch.saving_s + (self._terms.exchange_every + 1) * self._watch.usual_step_s
         if limit_s is None or stopping_s <= limit_s:
             return None
-        return Failure(
-            "ConfigError",
+        message = (
             f"a function may live {limit_s:.0f} s here, and ending one in order takes "
-            f"{stopping_s:.0f} s: {self._terms.exchange_every + 1} steps and writing the state",
-            "choose a longer function time limit, a smaller [job].global_batch or a shorter [sync].period",
-            "",
+            f"{stopping_s:.0f} s: {self._terms.exchange_every + 1} steps and writing the state"
         )
+        return Failure("ConfigError", message, LIVE_LONGER, "")
+
+    def expired(self, member: Member, now: float) -> str:
+        """What is said of a function that is over: that it came to its time limit; empty where it did not."""
+        limit_s = self._terms.time_limit_s
+        if limit_s is None or now - member.launched_at < limit_s:
+            return ""
+        return f"its time limit of {limit_s:.0f} s came before a step at which it could end in order; {LIVE_LONGER}"

@@ -170,7 +170,7 @@ class Invariants:
             raise Broken("the run failed and does not say why")
         elif finish.failure and finish.failure.kind == OUT_OF_MEMORY and not self._needs_too_much():
             raise Broken("the run failed of too little memory, and there was a size that suffices")
-        elif finish.status == "failed" and not world.has_struck:
+        elif finish.status == "failed" and not world.has_struck and world.scenario.fits_time_limit:
             raise Broken(f"the run failed although nothing went wrong: {finish.stop_reason}")
 
     def _needs_too_much(self) -> bool:

@@ -125,6 +125,9 @@ class Timing:
         return cls(beat_s=beat_s, look_s=beat_s / 2)
 
 
+PERIODS = (1, 2, 4, 7, 12)
+"""Steps from one exchange to the next, where they are not at every step."""
+
 MEMORY_MIB = 1024
 """Of the functions that a run begins with."""
 
@@ -211,7 +214,7 @@ class Scenario:
             ),
             usd_per_function_s=math.exp(rng.uniform(math.log(1e-6), math.log(1e-3))),
             has_private=private,
-            exchange_every=rng.choice((1, 2, 4)) if private else 1,
+            exchange_every=rng.choice(PERIODS) if private else 1,
             eval_every=rng.choice((3, 7, 1000)),
             save_every=rng.choice((0, 0, 4)),
             save_interval_s=10.0 if size < 2000 else 60.0,
@@ -252,6 +255,14 @@ class Scenario:
         """About how long it takes when nothing goes wrong."""
         timing = self.timing
         return timing.start_s + timing.build_s + self.steps * (timing.step_s + timing.exchange_s) * 1.3 + 5.0
+
+    @property
+    def fits_time_limit(self) -> bool:
+        """Whether a function that is slow in all it does comes to a step at which it can end in order."""
+        timing = self.timing
+        steps_s = (self.exchange_every + 1) * (timing.step_s + timing.exchange_s)
+        slow_s = (1 + timing.spread) * (timing.start_s + timing.build_s + steps_s + 1.5 * timing.save_s)
+        return self.time_limit_s is None or slow_s < self.time_limit_s
 
     @property
     def bound_s(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -41,11 +42,12 @@ def test_a_budget_that_stopped_a_run_is_raised(smlt, linear):
     often = ("--set", "job.checkpoint_every=20steps")
     stopped = smlt(*LINEAR, *ENDLESS, *PRICE, *often, "--budget", "30usd", "--name", "mine")
     assert stopped.returncode == 3, stopped.stderr
-    assert stopped.stderr.endswith("to go on: smlt resume mine --budget …\n")
+    assert re.search(r"to go on: smlt resume mine --budget [0-9.]+usd \(about what all of it costs\)\n$", stopped.stderr)
     before = json.loads(smlt("status", "-o", "json").stdout)
     enough = str(before["checkpoint_step"] + 5)
     again = smlt("resume", "mine", "--steps", enough)
     assert (again.returncode, "stopped (budget)" in again.stdout) == (3, True), "it is spent"
+    assert json.loads(smlt("status", "-o", "json").stdout)["spent_usd"] == before["spent_usd"]
     done = smlt("resume", "mine", "--steps", enough, "--budget", "300usd", "-o", "json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

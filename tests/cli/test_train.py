@@ -141,7 +141,7 @@ def test_a_budget_stops_the_run(smlt, linear):
     assert done.returncode == 3, done.stderr
     assert "stopped (budget)" in done.stdout
     assert "of $2.00" in done.stdout
-    assert done.stderr.endswith("to go on: smlt resume mine --budget …\n")
+    assert "to go on: smlt resume mine --budget " in done.stderr
 
 
 def test_ctrl_c_stops_after_a_checkpoint_and_the_run_goes_on_by_its_name(start, smlt):

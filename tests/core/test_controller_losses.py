@@ -462,3 +462,11 @@ def test_a_checkpoint_that_cannot_be_read_is_looked_for_again() -> None:
     desk.checkpointed(15)
     desk.killed(0)
     assert desk.ready(0) == [opened(1, 2, (2,), resume_from="checkpoints/15/manifest")]
+
+
+@pytest.mark.parametrize(("lived_s", "told"), [(19.0, "killed by signal 9"), (21.0, "its time limit of 20 s came")])
+def test_of_a_function_that_came_to_its_time_limit_the_limit_is_named(lived_s: float, told: str) -> None:
+    desk = running(workers=1, time_limit_s=20.0, exchange_every=1000)
+    desk.live(lived_s)
+    desk.killed(0)
+    assert desk.records("lost")[-1]["detail"].startswith(told)

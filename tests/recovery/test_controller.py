@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from smlt.core.engine import RunRequest
 from smlt.core.summary import Summary
 from tests.recovery.courses import Courses, Job
-
-_CONTROLLER = """
-import sys
-from pathlib import Path
-from smlt.core.engine import RunRequest, run
-from smlt.core.job import JobSpec
-from smlt.core.plugins import load_registry
-
-spec = JobSpec.model_validate_json(sys.argv[1])
-run(RunRequest(spec, Path(sys.argv[2]), Path(sys.argv[3])), load_registry())
-"""
+from tests.support.engines import exit_code_of
 
 
 def disturbed(courses: Courses, job: Job, name: str, *chaos: str, **settings: str) -> Summary:
     """What a job comes to whose controller is killed by a rule, and whose run the next one goes on with."""
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     spec = job.spec(name, {"backend.chaos": list(chaos), **dotted})
-    arguments = [spec.model_dump_json(), str(courses.folder), str(Path(__file__).parent)]
-    first = subprocess.run([sys.executable, "-c", _CONTROLLER, *arguments], timeout=120)
-    assert first.returncode == -signal.SIGKILL
+    assert exit_code_of(RunRequest(spec, courses.folder, Path(__file__).parent)) == -signal.SIGKILL
     return courses.disturbed(job, *chaos, name=name, **settings)
 
 

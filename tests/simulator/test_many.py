@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from smlt.simulator.scenario import Scenario, parse_kinds
+from smlt.simulator.scenario import PERIODS, Scenario, parse_kinds
 from smlt.simulator.simulation import simulate
 
 BATCHES, RUNS = 50, 100
@@ -33,7 +33,7 @@ def test_every_invariant_holds_where_private_state_is_done_without(batch: int) -
     kinds = parse_kinds("all")
     broken = {}
     for seed in range(200_000 + batch * 100, 200_000 + (batch + 1) * 100):
-        rules = {"has_private": True, "recovers_fast": True, "exchange_every": (1, 2, 4)[seed % 3]}
+        rules = {"has_private": True, "recovers_fast": True, "exchange_every": PERIODS[seed % len(PERIODS)]}
         outcome = simulate(replace(Scenario.random(seed, kinds=kinds), **rules))
         if outcome.broken:
             broken[seed] = outcome.broken

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,23 @@ from tests.support import linear
 
 EPOCHS, GLOBAL_BATCH = 5, 16
 STEPS = EPOCHS * linear.EXAMPLES // GLOBAL_BATCH
+
+_ENGINE = """
+import sys
+from pathlib import Path
+from smlt.core.engine import RunRequest, run
+from smlt.core.job import JobSpec
+from smlt.core.plugins import load_registry
+
+spec = JobSpec.model_validate_json(sys.argv[1])
+run(RunRequest(spec, Path(sys.argv[2]), Path(sys.argv[3])), load_registry())
+"""
+
+
+def exit_code_of(request: RunRequest) -> int:
+    """Of a process of its own that trains, and may be killed as it does."""
+    arguments = [request.spec.model_dump_json(), str(request.runs_dir), str(request.folder)]
+    return subprocess.run([sys.executable, "-c", _ENGINE, *arguments], timeout=120).returncode
 
 
 class Runs:

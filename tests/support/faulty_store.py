@@ -65,6 +65,9 @@ class FaultyStore(ObjectStore):
     def _do_delete(self, key: str) -> None:
         self._request(lambda: self._store.delete(key))
 
+    def note(self, kind: str) -> None:
+        """A request is about to fail."""
+
     def _request(self, request: Callable[[], T], cut: Callable[[T], T] | None = None) -> T:
         with self._lock:
             fails = self._random.random() < self._rate
@@ -73,6 +76,7 @@ class FaultyStore(ObjectStore):
                 kind = ""
             if kind:
                 self.failures[kind] += 1
+                self.note(kind)
         match kind:
             case "":
                 return request()
