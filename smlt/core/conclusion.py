@@ -78,6 +78,7 @@ def _summary(run: OpenRun, finish: Finish, plan: Plan, events: list[RunEvent]) -
         replacements=view.replacements,
         recovered_fast=view.recovered_fast,
         handover_stall_seconds=view.handover_stalls_s,
+        probes=view.probes,
         rank_handover_stall_seconds=view.rank_handover_stalls_s,
         allocation={**asdict(plan.allocation), "workers": view.workers_wanted, "memory_mib": view.memory_mib},
         planner=planner_name(run.spec, run.backend),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from smlt._version import __version__
 from smlt.core import checkpoint, layout, run_events
+from smlt.core.adaptation import Adaptation, Rest, Standing
 from smlt.core.adoption import adoptable
 from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
 from smlt.core.chaos import DRIVING, FaultPoints, once
@@ -20,11 +21,12 @@ from smlt.core.ledger import Ledger
 from smlt.core.leftover import Leftover
 from smlt.core.messages import Mail, Order
 from smlt.core.orders import OrderBox
-from smlt.core.planner import Plan
+from smlt.core.planner import Allocation, Plan
 from smlt.core.runlog import RunLog
 from smlt.core.runs import OpenRun
 from smlt.core.storage import ChannelSpec
 from smlt.core.sync.names import FAST
+from smlt.core.task import TaskShape
 
 FLUSH_S = 1.0
 """The run log is written so often."""
@@ -75,6 +77,8 @@ class Driver:
         launcher: starts functions; the caller closes it.
         log: of the run.
         ledger: counts what is spent.
+        adaptation: what plans the fleet anew, from what a rank says of its task and the seconds it took to build it;
+            None where nothing is left open.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Driver:
         launcher: Launcher,
         log: RunLog,
         ledger: Ledger,
+        adaptation: Callable[[TaskShape, float], Adaptation | None],
     ) -> None:
         self._run, self._place, self._plan, self._channel = run, place, plan, channel
         self._desk, self._launcher, self._log, self._ledger = desk, launcher, log, ledger
@@ -104,6 +109,10 @@ class Driver:
         self._told_until = 0.0
         self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
+        self._make_adaptation, self._is_asked = adaptation, False
+        self._adaptation: Adaptation | None = None
+        self._fleet_wanted = (allocation.workers, allocation.memory_mib)
+        self._fleets: dict[int, Allocation] = {}
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
         """Until the controller says that the run is over; goes on with the functions of the one before, if it can."""
@@ -151,6 +160,7 @@ class Driver:
             for number, order in self._orders.read():
                 self._handle(machine, _asked(self._clock.monotonic(), number, order))
                 self._log.flush()  # somebody waits for the answer
+            self._adapt(machine)
             while obeyed < interrupts.asked:
                 obeyed += 1
                 self._handle(machine, run_events.CancelRequested(self._clock.monotonic()))
@@ -212,8 +222,12 @@ class Driver:
         match command:
             case run_events.Record(kind=kind, data=data):
                 self._log.append(kind, {**data, "lease_s": self._lease_s} if kind == "launched" else data)
+                if kind == "replanned":
+                    self._fleet_wanted = data["workers"], data["memory_mib"]
                 if kind == "steps":
                     self._known = data["items"][-1]["step"] + 1
+                    if self._adaptation and data["generation"] in self._fleets:
+                        self._adaptation.saw(self._fleets[data["generation"]], data["items"])
                 is_to_checkpoint = kind == "rolled_back" and self._known - data["step"] >= self._goes_back
                 self._setbacks += is_to_checkpoint  # to an exchange costs as much, however old the checkpoint is
             case run_events.Launch():
@@ -245,9 +259,42 @@ class Driver:
             if not function.over:
                 self._launcher.stop(function.handle)
 
+    def _adapt(self, machine: Controller) -> None:
+        """Plan the fleet anew where what generations really did asks for it."""
+        adaptation, now = self._adaptation, self._clock.monotonic()
+        if adaptation is None or not machine.is_as_wanted:
+            return
+        limits = self._run.spec.limits
+        stopping_s = machine.stopping_s
+        spent_s = now - self._began + stopping_s
+        fleet = self._fleets[max(self._fleets)]
+        before = adaptation.prediction
+        standing = Standing(
+            machine.steps_left,
+            None if limits.deadline is None else limits.deadline - spent_s,
+            None if limits.budget is None else limits.budget - self._ledger.committed_usd(now, stopping_s),
+            fleet.workers * self._ledger.price_usd_per_s(fleet.memory_mib),
+        )
+        change = adaptation.look(standing)
+        if adaptation.prediction and adaptation.prediction != before:
+            self._log.append("predicted", self._predicted(machine, adaptation.prediction, now))
+        if change is None:
+            return
+        found = change.allocation
+        self._handle(machine, run_events.PlanChanged(now, found.workers, found.memory_mib, dict(change.why)))
+        if self._fleet_wanted == (found.workers, found.memory_mib):  # nothing stood in the way
+            adaptation.changed(change)
+
+    def _predicted(self, machine: Controller, rest: Rest, now: float) -> dict[str, float]:
+        """Of the whole of this session, with the fleet that trains."""
+        finish_s = now - self._began + rest.seconds
+        return {"steps_left": machine.steps_left, "finish_s": finish_s, "usd": self._spent(now)["usd"] + rest.usd}
+
     def _launch(self, command: run_events.Launch) -> None:
         run, limits, allocation = self._run, self._run.backend.limits, self._plan.allocation
         address = command.address
+        fleet = Allocation(command.workers, command.memory_mib, allocation.sync)
+        self._fleets.setdefault(address.generation, fleet)
         spec = RankSpec(
             run=run.name,
             generation=address.generation,
@@ -321,6 +368,9 @@ class Driver:
             self._log.append("output", {"generation": address.generation, "rank": address.rank, "text": line})
         yield run_events.Beat(now, address, mail.phase, mail.step, mail.awaits, mail.phase_s)
         if mail.ready:
+            if not self._is_asked:
+                self._is_asked = True
+                self._adaptation = self._make_adaptation(mail.ready.shape, now - self._began)
             yield run_events.WorkerReady(now, address, mail.ready)
         steps = tuple(record for record in mail.steps if record.ended > self._told_until)
         if steps:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from smlt._version import __version__
 from smlt.core import checkpoint, layout
+from smlt.core.adaptation import Adaptation
 from smlt.core.catalog import Catalog
 from smlt.core.conclusion import conclude
 from smlt.core.control import RENEW_S, ControlDesk
@@ -20,7 +21,7 @@ from smlt.core.orphans import orphans
 from smlt.core.parcel import TaskParcel, make_parcel
 from smlt.core.patient_store import PatientStore
 from smlt.core.planner import Plan
-from smlt.core.planning import plan_job, planner_name, profile_for
+from smlt.core.planning import adaptation_for, plan_job, planner_name, profile_for, profile_of
 from smlt.core.plugins import Registry
 from smlt.core.price_settings import catalog_in_force
 from smlt.core.profile import Profile
@@ -28,6 +29,7 @@ from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog, read_events
 from smlt.core.runs import OpenRun, as_taken, open_run
 from smlt.core.summary import Summary
+from smlt.core.task import TaskShape
 
 __all__ = ["Interrupts", "RunRequest", "planned", "run"]
 
@@ -121,7 +123,7 @@ def run(
             log.append("created", _description(opened, request))
             log.append("planned", _account(opened, plan))
             try:
-                finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts())
+                finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts(), registry)
                 desk.change()  # raises where another controller has taken over: it concludes the run
             except SmltError as reason:
                 if desk.is_succeeded:
@@ -140,9 +142,20 @@ def run(
 
 
 def _train(
-    opened: OpenRun, plan: Plan, desk: ControlDesk, log: RunLog, ledger: Ledger, interrupts: Interrupts
+    opened: OpenRun,
+    plan: Plan,
+    desk: ControlDesk,
+    log: RunLog,
+    ledger: Ledger,
+    interrupts: Interrupts,
+    registry: Registry,
 ) -> Finish:
-    backend = opened.backend
+    backend, spec, runs_dir = opened.backend, opened.spec, opened.place.runs_dir
+
+    def adaptation(shape: TaskShape, build_s: float) -> Adaptation | None:
+        profile = opened.place.profile or profile_of(spec, shape, build_s)
+        return adaptation_for(spec, backend, runs_dir, registry, profile)
+
     if opened.parcel.bundle:  # only now: the workers of a controller before may have been reading the old one
         opened.store.put(layout.CODE, opened.parcel.bundle)
     place = replace(opened.place, threads=backend.threads_for(plan.allocation.workers))
@@ -150,7 +163,7 @@ def _train(
     with backend.serving(name, place):
         launcher = backend.launcher(place)
         try:
-            return Driver(opened, place, plan, channel, desk, launcher, log, ledger).drive(interrupts)
+            return Driver(opened, place, plan, channel, desk, launcher, log, ledger, adaptation).drive(interrupts)
         finally:
             launcher.close()
 

@@ -193,6 +193,11 @@ class Planner(ABC):
         """Learn from a generation; a planner that does not learn ignores it."""
         del observation
 
+    def settle(self, request: PlanRequest) -> Plan | None:
+        """The best of what was observed, now that nothing more is tried; None from a planner that need not try."""
+        del request
+        return None
+
     @abstractmethod
     def _do_propose(self, request: PlanRequest) -> Plan: ...
 
