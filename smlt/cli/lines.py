@@ -93,7 +93,10 @@ def _created(data: Mapping[str, Any]) -> str:
     name = f"run {data['run']}"
     if data.get("goes_on"):
         step = data["goes_on_at"]
-        name += " begins again" if step is None else f" goes on at step {step}"
+        name += " goes on, without a checkpoint" if step is None else f" goes on at step {step}"
+        newest = data.get("newest_checkpoint")
+        if newest is not None and (step is None or step < newest):
+            name += f" (the checkpoint at step {newest} is not whole)"
     travels = f", {format_bytes(data['bundle_bytes'])} of files travel" if data["bundle_bytes"] else ""
     kept = " as it kept them" if data.get("kept_code") else ""
     return f"{name}: {data['task']} on {data['backend']}{travels}{kept}"

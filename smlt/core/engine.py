@@ -195,6 +195,7 @@ def _failed(error: SmltError) -> Finish:
 
 def _description(opened: OpenRun, request: RunRequest) -> dict[str, object]:
     spec, parcel = opened.spec, opened.parcel
+    key = checkpoint.latest_manifest(opened.store) if opened.before.run else ""
     return {
         "run": opened.name,
         "backend": opened.backend.name,
@@ -204,7 +205,8 @@ def _description(opened: OpenRun, request: RunRequest) -> dict[str, object]:
         "budget_usd": spec.limits.budget,
         "bundle_bytes": len(parcel.bundle),
         "goes_on": bool(opened.before.run),
-        "goes_on_at": opened.before.checkpoint_step,
+        "goes_on_at": layout.step_of(key) if key else None,
+        "newest_checkpoint": opened.before.checkpoint_step,
         "folder": str(request.folder),
         "kept_code": request.kept is not None,
         "code": {

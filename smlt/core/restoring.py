@@ -52,7 +52,7 @@ def agreed(store: ObjectStore, key: str, rank: int, world_size: int, gather: Gat
     """
     number = 0
     while key:
-        found = _read(store, key, rank, world_size)
+        found, why_not = _read(store, key, rank, world_size)
         before = checkpoint.latest_manifest(store, layout.step_of(key)) if rank == 0 else ""
         answers = [
             wire.unpack(each, _Answer)
@@ -62,15 +62,17 @@ def agreed(store: ObjectStore, key: str, rank: int, world_size: int, gather: Gat
         if not damaged:
             return found
         if rank == damaged[0]:
-            print(f"smlt: rank {rank} cannot read {key} whole: the checkpoint before is taken", file=sys.stderr)
+            told = f"the checkpoint at step {layout.step_of(key)} cannot be read whole: {why_not}"
+            print(f"smlt: {told}; the one before is taken", file=sys.stderr)
         key, number = answers[0].before, number + 1
     return None
 
 
-def _read(store: ObjectStore, key: str, rank: int, world_size: int) -> Found | None:
+def _read(store: ObjectStore, key: str, rank: int, world_size: int) -> tuple[Found | None, str]:
+    """The checkpoint, or why it is none."""
     try:
         manifest = checkpoint.read_manifest(store, key)
         shared = checkpoint.read_state(store, manifest)
-        return Found(manifest, shared, checkpoint.read_private(store, manifest, rank, world_size))
-    except (NotFound, CorruptObject, ProtocolError):
-        return None
+        return Found(manifest, shared, checkpoint.read_private(store, manifest, rank, world_size)), ""
+    except (NotFound, CorruptObject, ProtocolError) as error:
+        return None, error.message

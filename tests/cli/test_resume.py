@@ -113,3 +113,13 @@ def test_from_python(finished):
     assert (result.status, result.summary.steps) == ("succeeded", 18)
     with pytest.raises(smlt.SmltError, match="is finished: it has trained 3 epochs"):
         smlt.resume("mine")
+
+
+def test_a_torn_checkpoint_is_named_and_the_one_before_taken(smlt, linear):
+    often = ("--set", "job.global_batch=16", "--set", "job.checkpoint_every=6steps")
+    assert smlt(*LINEAR, "--epochs", "2", *often, "--name", "mine", "-q").returncode == 0
+    part = next((linear / ".smlt/runs/mine/checkpoints/000000012").rglob("part-00000.safetensors"))
+    part.write_bytes(part.read_bytes()[:-1])
+    done = smlt("resume", "mine", "--epochs", "3", "-o", "json")
+    assert (done.returncode, json.loads(done.stdout)["steps"]) == (0, 18), done.stderr
+    assert "run mine goes on at step 6 (the checkpoint at step 12 is not whole): " in done.stderr
