@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from smlt._version import __version__
 from smlt.core import checkpoint, layout, run_events
@@ -55,6 +56,9 @@ BLIND_S = 2.0
 """After a gap of so long between two looks (a store out of reach, a laptop asleep) nobody's silence means anything."""
 
 
+MOVED = ("sent_bytes", "received_bytes")
+
+
 @dataclass
 class _Function:
     """A launched function: its address, its handle and its mail."""
@@ -99,6 +103,9 @@ class Driver:
         fleet_usd_per_s = allocation.workers * ledger.price_usd_per_s(allocation.memory_mib)
         self._lease_s = lease_s(run.backend.limits.orphan_grace_s, limits.budget, fleet_usd_per_s)
         self._functions: dict[run_events.Address, _Function] = {}
+        self._offer = next(
+            (each for each in run.backend.channel_offers() if each.name == allocation.sync.channel), None
+        )
         self._orders = OrderBox(run.store, desk.epoch)
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
         self._clock, self._beat_s = place.clock, run.backend.beat_s(allocation.workers)
@@ -134,6 +141,10 @@ class Driver:
                 stuck_s=max(SILENCE_S, SILENT_BEATS * self._beat_s),
             )
         )
+        if self._offer and self._offer.table == "servers" and self._plan.allocation.workers > 1:
+            server = self._ledger.catalog.servers.get(self._offer.entry)
+            if server is not None:
+                self._ledger.serves(server, self._began)
         resume_from = checkpoint.latest_manifest(run.store)
         now = self._clock.monotonic()
         adopted = self._adopt(now, machine.stopping_s)
@@ -226,6 +237,7 @@ class Driver:
                     self._fleet_wanted = data["workers"], data["memory_mib"]
                 if kind == "steps":
                     self._known = data["items"][-1]["step"] + 1
+                    self._pay_exchanges(data)
                     if self._adaptation and data["generation"] in self._fleets:
                         self._adaptation.saw(self._fleets[data["generation"]], data["items"])
                 is_to_checkpoint = kind == "rolled_back" and self._known - data["step"] >= self._goes_back
@@ -258,6 +270,21 @@ class Driver:
         for function in functions:
             if not function.over:
                 self._launcher.stop(function.handle)
+
+    def _pay_exchanges(self, data: Mapping[str, Any]) -> None:
+        """What ranks have asked of an object store: each about as much as rank 0, whose steps these are."""
+        offer, fleet = self._offer, self._fleets.get(data["generation"])
+        store = self._ledger.catalog.stores.get(offer.entry) if offer and offer.table == "stores" else None
+        if store is None or fleet is None:
+            return
+        each = {key: sum(item[key] for item in data["items"]) for key in ("puts", "requests", *MOVED)}
+        self._ledger.exchanged(
+            store,
+            puts=fleet.workers * each["puts"],
+            gets=fleet.workers * (each["requests"] - each["puts"]),
+            bytes_up=fleet.workers * each["sent_bytes"],
+            bytes_down=fleet.workers * each["received_bytes"],
+        )
 
     def _adapt(self, machine: Controller) -> None:
         """Plan the fleet anew where what generations really did asks for it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from smlt.core.catalog import Catalog
+from smlt.core.offers import ServerOffer, StoreOffer
 
 
 class _Running(NamedTuple):
@@ -35,6 +36,8 @@ class Ledger:
     _alike: Counter[_Running] = field(default_factory=Counter)
     _closed_s: float = 0.0
     _closed_usd: float = 0.0
+    _store_usd: float = 0.0
+    _server: tuple[ServerOffer, float] | None = None
 
     def orphaned(self, label: str, since: float, memory_mib: int, lease_s: float, requests: int) -> None:
         """A function of an earlier session may have run on; what it cost until `since` is in that session's figures."""
@@ -64,6 +67,14 @@ class Ledger:
                 del self._alike[running]
             self._close(running, now)
 
+    def exchanged(self, store: StoreOffer, *, puts: int, gets: int, bytes_up: int, bytes_down: int) -> None:
+        """Ranks have exchanged something through an object store."""
+        self._store_usd += store.usd(puts=puts, gets=gets, bytes_in=bytes_up, bytes_out=bytes_down)
+
+    def serves(self, server: ServerOffer, now: float) -> None:
+        """From now on ranks have this server for their exchanges; it is billed until the end."""
+        self._server = server, now
+
     def function_s(self, now: float) -> float:
         """Seconds of all functions so far."""
         running_s = sum((now - running.since) * count for running, count in self._alike.items())
@@ -74,13 +85,15 @@ class Ledger:
         """What was spent so far, by item; `total` is their sum."""
         running_usd = (self._price_usd(running, now) * count for running, count in self._alike.items())
         functions = self._past_usd(now) + sum(running_usd)
-        return {"total": functions, "functions": functions}
+        others = {"channel": self._server_usd(now), "store": self._store_usd}
+        items = {"functions": functions, **{name: usd for name, usd in others.items() if usd}}
+        return {"total": sum(items.values()), **items}
 
     def committed_usd(self, now: float, more_s: float) -> float:
         """What was spent, and what every running function may still spend: its lease, and so long before it begins."""
         alike = self._alike.items()
         running_usd = (self._price_usd(each, now + each.lease_s + more_s) * count for each, count in alike)
-        return self._past_usd(now) + sum(running_usd)
+        return self._past_usd(now) + sum(running_usd) + self._server_usd(now + more_s) + self._store_usd
 
     def price_usd(self, seconds: float, memory_mib: int) -> float:
         """What one function more would cost, if it lived so long."""
@@ -94,6 +107,12 @@ class Ledger:
         """Of all that this session does not run: orphans count with their leases, as nobody hears of their ends."""
         orphans_usd = sum(self._price_usd(orphan, now + orphan.lease_s) for orphan in self._orphans.values())
         return self.earlier_usd + orphans_usd + self._closed_usd
+
+    def _server_usd(self, now: float) -> float:
+        if self._server is None:
+            return 0.0
+        server, since = self._server
+        return server.usd(now - since)
 
     def _opened(self, handle: str, running: _Running) -> None:
         """Functions that are alike are priced once: there may be thousands, and limits are looked at all the time."""

@@ -183,6 +183,7 @@ class CloudWorld(World):
             sent_bytes=cost.bytes_up,
             received_bytes=cost.bytes_down,
             requests=sum(cost.requests.values()),
+            puts=cost.requests.get("put", 0),
         )
 
     def metrics(self, step: int) -> dict[str, float]:
