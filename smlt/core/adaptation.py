@@ -102,7 +102,7 @@ class Adaptation:
         self._schedule = Schedule(0, phases, None, 0)
         self._allocation: Allocation | None = None
         self._batch = 0
-        self._window: list[float] = []
+        self._window: list[tuple[float, float]] = []
         self._skipped = self._parted = 0
         self._expected_s = 0.0
         self._trigger = ""
@@ -125,7 +125,7 @@ class Adaptation:
             if self._skipped < WARM_UP:
                 self._skipped += 1
             elif step["examples"] == batch:  # the last one of an epoch may be smaller
-                self._window.append(step["seconds"])
+                self._window.append((step["seconds"], step["seconds"] - step["sync_s"]))
                 self._judge()
 
     def ran_out_of_memory(self, allocation: Allocation) -> None:
@@ -165,9 +165,10 @@ class Adaptation:
         """Look at a window that is full."""
         if len(self._window) < WINDOW:
             return
-        seconds, self._window = statistics.median(self._window), []
+        seconds, compute_s = (statistics.median(each) for each in zip(*self._window, strict=True))
+        self._window = []
         if not self._expected_s:
-            self._learn(seconds, "learned")
+            self._learn(seconds, compute_s, "learned")
             return
         ratio = seconds / self._expected_s
         self._parted = self._parted + 1 if max(ratio, 1 / ratio) > DRIFT else 0
@@ -175,12 +176,12 @@ class Adaptation:
             self._trigger = self._trigger or "window"
             return
         self._planner = self._make()  # what was seen before was another cloud
-        self._learn(seconds, "drift")
+        self._learn(seconds, compute_s, "drift")
 
-    def _learn(self, seconds: float, trigger: str) -> None:
+    def _learn(self, seconds: float, compute_s: float, trigger: str) -> None:
         assert self._allocation is not None  # whose steps these are
         self._expected_s, self._parted, self._trigger = seconds, 0, trigger
-        self._planner.observe(Observation(self._allocation, seconds, self._batch))
+        self._planner.observe(Observation(self._allocation, seconds, self._batch, compute_seconds=compute_s))
 
     # What is better
 

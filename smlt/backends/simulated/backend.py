@@ -114,8 +114,8 @@ class SimulatedBackend(Backend[SimulatedOptions]):
         return VirtualClock()
 
     def beat_s(self, workers: int) -> float:
-        """As in the protocol's test bench: the more, the more seldom."""
-        return Timing.of(workers).beat_s
+        """As in the protocol's test bench: the more, the more seldom; not so often that looking takes the time."""
+        return max(2.0, Timing.of(workers).beat_s)
 
     def object_store(self, place: RunPlace) -> StoreSpec:
         """The run's folder, as of a local run."""
