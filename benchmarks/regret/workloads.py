@@ -27,9 +27,9 @@ MODELS: dict[str, tuple[int, float, float]] = {
 """Parameters, examples a second of one vCPU, and MiB that an example adds to a forward pass."""
 
 DATASETS: dict[str, tuple[int, int, int]] = {
-    "small": (10_000, 256, 300),
-    "medium": (50_000, 512, 300),
-    "large": (200_000, 1024, 400),
+    "small": (10_000, 256, 900),
+    "medium": (50_000, 512, 900),
+    "large": (200_000, 1024, 1200),
 }
 """Examples, a global batch, and steps."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
-from smlt.core.forecast import Forecast
+from smlt.core.forecast import Forecast, Objective
 from smlt.core.job import BatchPhase
 from smlt.core.planner import Allocation, Observation, Planner, PlanRequest
 from smlt.core.sampler import Schedule
@@ -31,8 +31,12 @@ MOST_PROBES = 5
 MUST_GAIN = 0.05
 """Of what is left of the run, in what is wanted of it, another fleet must save so much, its own start included."""
 
-DANGER = 0.98
-"""A limit is in danger where the rest of the run will take more than this part of what is left of it."""
+DANGER, SAFE = 0.98, 0.95
+"""A limit is in danger where the rest of the run will take more than this part of what is left of it; a fleet that is
+changed to shall take less than that part. The first plan has no second chance, and is more careful."""
+
+NEARER = 0.2
+"""Where no fleet keeps the limits, one is changed to that passes them by so much less."""
 
 NOTHING_USD = 1e-9
 """Money below this is none, and time decides."""
@@ -53,19 +57,26 @@ class Standing:
     Attributes:
         steps_left: of the job.
         deadline_s, budget_usd: left for them; None without such a limit.
-        usd_per_s: what the fleet costs.
+        usd_per_s, usd_per_step: what the fleet costs, and what its exchanges do.
     """
 
     steps_left: int
     deadline_s: float | None
     budget_usd: float | None
     usd_per_s: float
+    usd_per_step: float = 0.0
 
-    def missed(self, rest: Rest) -> list[str]:
-        """The limits that a rest would not keep."""
-        late = self.deadline_s is not None and rest.seconds > DANGER * self.deadline_s
-        dear = self.budget_usd is not None and rest.usd > DANGER * self.budget_usd
+    def missed(self, rest: Rest, part: float = DANGER) -> list[str]:
+        """The limits of whose rest a run would take more than a part."""
+        late = self.deadline_s is not None and rest.seconds > part * self.deadline_s
+        dear = self.budget_usd is not None and rest.usd > part * self.budget_usd
         return ["deadline"] * late + ["budget"] * dear
+
+    def overshoot(self, rest: Rest) -> float:
+        """How many times what is left of the limits a rest would take."""
+        late = rest.seconds / max(self.deadline_s, 1e-3) if self.deadline_s is not None else 0.0
+        dear = rest.usd / max(self.budget_usd, NOTHING_USD) if self.budget_usd is not None else 0.0
+        return max(late, dear)
 
 
 @dataclass(frozen=True)
@@ -103,17 +114,19 @@ class Adaptation:
         self._allocation: Allocation | None = None
         self._batch = 0
         self._window: list[tuple[float, float]] = []
-        self._skipped = self._parted = 0
-        self._expected_s = 0.0
-        self._trigger = ""
+        self._skipped = self._parted = self._count = 0
+        self._expected_s = self._sum_s = 0.0
+        self._trigger, self._is_changing = "", False
         self._tried: set[Allocation] = set()
         self.probes = 0
         self.prediction: Rest | None = None
 
     def saw(self, allocation: Allocation, steps: Sequence[Mapping[str, Any]]) -> None:
         """Steps that a fleet has committed, as `smlt.core.messages.StepRecord` has them."""
+        if allocation == self._allocation and self._is_changing:
+            return  # the last steps of the fleet before
         if allocation != self._allocation:
-            self._allocation = allocation
+            self._allocation, self._is_changing = allocation, False
             self._tried.add(allocation)
             self._begin(skipped=0)
         for step in steps:
@@ -139,8 +152,9 @@ class Adaptation:
         if not trigger or standing.steps_left < 1 or self._allocation is None:
             return None
         if self._expected_s:
-            seconds = standing.steps_left * self._expected_s
-            self.prediction = Rest(seconds, seconds * standing.usd_per_s)
+            seconds = standing.steps_left * self._sum_s / self._count
+            usd = seconds * standing.usd_per_s + standing.steps_left * standing.usd_per_step
+            self.prediction = Rest(seconds, usd)
             if trigger == "window":
                 trigger = next(iter(standing.missed(self.prediction)), "")
         if trigger in ("", "window"):
@@ -153,19 +167,21 @@ class Adaptation:
 
     def changed(self, change: Change) -> None:
         """The run changes to another fleet."""
-        self.probes = change.why["probes"]
+        self.probes, self._is_changing, self._trigger = change.why["probes"], True, ""
 
     # What was seen
 
     def _begin(self, *, skipped: int) -> None:
         """Nothing is known of the steps that come."""
         self._window, self._skipped, self._parted, self._expected_s = [], skipped, 0, 0.0
+        self._sum_s, self._count = 0.0, 0
 
     def _judge(self) -> None:
         """Look at a window that is full."""
         if len(self._window) < WINDOW:
             return
         seconds, compute_s = (statistics.median(each) for each in zip(*self._window, strict=True))
+        self._sum_s, self._count = self._sum_s + sum(each for each, _ in self._window), self._count + WINDOW
         self._window = []
         if not self._expected_s:
             self._learn(seconds, compute_s, "learned")
@@ -176,6 +192,7 @@ class Adaptation:
             self._trigger = self._trigger or "window"
             return
         self._planner = self._make()  # what was seen before was another cloud
+        self._sum_s, self._count = WINDOW * seconds, WINDOW
         self._learn(seconds, compute_s, "drift")
 
     def _learn(self, seconds: float, compute_s: float, trigger: str) -> None:
@@ -203,19 +220,26 @@ class Adaptation:
 
     def _better(self, request: PlanRequest, standing: Standing, trigger: str) -> Change | None:
         assert self._allocation is not None  # something was seen, or nobody asks
-        found = self._planner.survey(request).chosen
-        if found is None:
-            return None
-        if found.forecast is None:  # a planner without a model learns by trying alone
+        survey = self._planner.survey(request)
+        if survey.plans[0].forecast is None:  # a planner without a model learns by trying alone
+            found = survey.plans[0]
             return self._to(found.allocation, trigger, {"reason": found.reason})
         fixed = replace(request, workers=self._allocation.workers, memory_mib=self._allocation.memory_mib)
         own = self._planner.survey(fixed).plans[0].forecast
         assert own is not None  # of a planner that predicts
-        here, there = rest_here(own), rest_there(own, found.forecast)
-        if not pays(here, there, request, standing):
+        here = rest_here(own)
+        rests = [(plan.allocation, rest_there(own, plan.forecast)) for plan in survey.plans if _fits(plan.forecast)]
+        kept = [(allocation, rest) for allocation, rest in rests if not standing.missed(rest, SAFE)]
+        if kept:
+            allocation, there = min(kept, key=lambda item: wanted(item[1], request.objective))
+            is_better = pays(here, there, request, standing)
+        else:  # as near as can be: what is learned there may show more
+            allocation, there = min(rests, key=lambda item: standing.overshoot(item[1]))
+            is_better = standing.overshoot(there) < (1 - NEARER) * standing.overshoot(here)
+        if not is_better:
             return None
-        why = {"reason": found.reason, "here": vars(here), "there": vars(there)}
-        return self._to(found.allocation, trigger, why)
+        why = {"reason": f"{request.objective} within the limits", "here": vars(here), "there": vars(there)}
+        return self._to(allocation, trigger, why)
 
     def _to(self, allocation: Allocation, trigger: str, why: Mapping[str, Any]) -> Change | None:
         own = self._allocation
@@ -241,19 +265,24 @@ def rest_there(own: Forecast, other: Forecast) -> Rest:
     return Rest(other.start_s + steps_s, usd)
 
 
+def wanted(rest: Rest, objective: Objective) -> tuple[float, float]:
+    """How good a rest is; less is better. Where nothing costs anything, time decides."""
+    if objective == "fastest" or rest.usd < NOTHING_USD:
+        return rest.seconds, rest.usd
+    return (rest.usd if objective == "cheapest" else rest.usd * rest.seconds), rest.seconds
+
+
 def pays(here: Rest, there: Rest, request: PlanRequest, standing: Standing) -> bool:
     """Whether a change is worth it: it keeps a limit that would be missed, or saves enough of what is wanted."""
     misses_here, misses_there = len(standing.missed(here)), len(standing.missed(there))
     if misses_here != misses_there:
         return misses_there < misses_here
-    least = MUST_GAIN
-    match request.objective:
-        case "fastest":
-            before, after = here.seconds, there.seconds
-        case "cheapest" if max(here.usd, there.usd) > NOTHING_USD:
-            before, after = here.usd, there.usd
-        case "knee" if max(here.usd, there.usd) > NOTHING_USD:
-            before, after, least = here.usd * here.seconds, there.usd * there.seconds, 2 * MUST_GAIN
-        case _:
-            before, after = here.seconds, there.seconds
-    return after < (1 - least) * before
+    least = 2 * MUST_GAIN if request.objective == "knee" else MUST_GAIN
+    return wanted(there, request.objective)[0] < (1 - least) * wanted(here, request.objective)[0]
+
+
+def _fits(forecast: Forecast | None) -> TypeGuard[Forecast]:
+    """Whether a fleet can be had: no limit but those of time and money stands against it."""
+    return forecast is not None and not any(
+        standing == "missed" for name, standing in forecast.limits.items() if name not in ("deadline", "budget")
+    )

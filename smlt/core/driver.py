@@ -56,6 +56,9 @@ BLIND_S = 2.0
 """After a gap of so long between two looks (a store out of reach, a laptop asleep) nobody's silence means anything."""
 
 
+NEWS = 0.05
+"""A prediction is told that differs by this part from the one that was told before."""
+
 MOVED = ("sent_bytes", "received_bytes")
 
 
@@ -120,6 +123,7 @@ class Driver:
         self._adaptation: Adaptation | None = None
         self._fleet_wanted = (allocation.workers, allocation.memory_mib)
         self._fleets: dict[int, Allocation] = {}
+        self._told_finish_s, self._began_at = 0.0, 0
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
         """Until the controller says that the run is over; goes on with the functions of the one before, if it can."""
@@ -151,6 +155,7 @@ class Driver:
         self._ledger.left_behind(self._clock.monotonic())  # they have heard this controller's beats until now
         self._log.append("spent", self._spent(now))  # in the same segment as `created`: `orphans` relies on it
         self._known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
+        self._began_at = self._known
         worker_usd = self._worker_usd(machine.stopping_s, machine.memory.mib)
         ranks = len(adopted.addresses) if adopted else 0
         spent_usd = self._ledger.committed_usd(now, machine.stopping_s) - worker_usd * ranks
@@ -301,10 +306,11 @@ class Driver:
             None if limits.deadline is None else limits.deadline - spent_s,
             None if limits.budget is None else limits.budget - self._ledger.committed_usd(now, stopping_s),
             fleet.workers * self._ledger.price_usd_per_s(fleet.memory_mib),
+            self._ledger.store_usd / max(1, self._known - self._began_at),
         )
         change = adaptation.look(standing)
         if adaptation.prediction and adaptation.prediction != before:
-            self._log.append("predicted", self._predicted(machine, adaptation.prediction, now))
+            self._tell_prediction(machine, adaptation.prediction, now)
         if change is None:
             return
         found = change.allocation
@@ -312,10 +318,13 @@ class Driver:
         if self._fleet_wanted == (found.workers, found.memory_mib):  # nothing stood in the way
             adaptation.changed(change)
 
-    def _predicted(self, machine: Controller, rest: Rest, now: float) -> dict[str, float]:
-        """Of the whole of this session, with the fleet that trains."""
+    def _tell_prediction(self, machine: Controller, rest: Rest, now: float) -> None:
+        """Of the whole of this session, with the fleet that trains; where it is news."""
         finish_s = now - self._began + rest.seconds
-        return {"steps_left": machine.steps_left, "finish_s": finish_s, "usd": self._spent(now)["usd"] + rest.usd}
+        if not self._told_finish_s or abs(finish_s / self._told_finish_s - 1) > NEWS:
+            self._told_finish_s = finish_s
+            usd = self._spent(now)["usd"] + rest.usd
+            self._log.append("predicted", {"steps_left": machine.steps_left, "finish_s": finish_s, "usd": usd})
 
     def _launch(self, command: run_events.Launch) -> None:
         run, limits, allocation = self._run, self._run.backend.limits, self._plan.allocation

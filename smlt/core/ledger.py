@@ -26,6 +26,9 @@ class Ledger:
     Args:
         catalog: the prices.
         earlier_usd, earlier_function_s: of the run's earlier sessions.
+
+    Attributes:
+        store_usd: what exchanges through an object store have cost in this session.
     """
 
     catalog: Catalog
@@ -36,7 +39,7 @@ class Ledger:
     _alike: Counter[_Running] = field(default_factory=Counter)
     _closed_s: float = 0.0
     _closed_usd: float = 0.0
-    _store_usd: float = 0.0
+    store_usd: float = 0.0
     _server: tuple[ServerOffer, float] | None = None
 
     def orphaned(self, label: str, since: float, memory_mib: int, lease_s: float, requests: int) -> None:
@@ -69,7 +72,7 @@ class Ledger:
 
     def exchanged(self, store: StoreOffer, *, puts: int, gets: int, bytes_up: int, bytes_down: int) -> None:
         """Ranks have exchanged something through an object store."""
-        self._store_usd += store.usd(puts=puts, gets=gets, bytes_in=bytes_up, bytes_out=bytes_down)
+        self.store_usd += store.usd(puts=puts, gets=gets, bytes_in=bytes_up, bytes_out=bytes_down)
 
     def serves(self, server: ServerOffer, now: float) -> None:
         """From now on ranks have this server for their exchanges; it is billed until the end."""
@@ -85,7 +88,7 @@ class Ledger:
         """What was spent so far, by item; `total` is their sum."""
         running_usd = (self._price_usd(running, now) * count for running, count in self._alike.items())
         functions = self._past_usd(now) + sum(running_usd)
-        others = {"channel": self._server_usd(now), "store": self._store_usd}
+        others = {"channel": self._server_usd(now), "store": self.store_usd}
         items = {"functions": functions, **{name: usd for name, usd in others.items() if usd}}
         return {"total": sum(items.values()), **items}
 
@@ -93,7 +96,7 @@ class Ledger:
         """What was spent, and what every running function may still spend: its lease, and so long before it begins."""
         alike = self._alike.items()
         running_usd = (self._price_usd(each, now + each.lease_s + more_s) * count for each, count in alike)
-        return self._past_usd(now) + sum(running_usd) + self._server_usd(now + more_s) + self._store_usd
+        return self._past_usd(now) + sum(running_usd) + self._server_usd(now + more_s) + self.store_usd
 
     def price_usd(self, seconds: float, memory_mib: int) -> float:
         """What one function more would cost, if it lived so long."""
