@@ -38,6 +38,9 @@ changed to shall take less than that part. The first plan has no second chance, 
 NEARER = 0.2
 """Where no fleet keeps the limits, one is changed to that passes them by so much less."""
 
+STALL_S = 5.0
+"""Nothing is computed for so long where one fleet hands over to another: 3 to 6 s on simulated clouds."""
+
 NOTHING_USD = 1e-9
 """Money below this is none, and time decides."""
 
@@ -231,7 +234,8 @@ class Adaptation:
         rests = [(plan.allocation, rest_there(own, plan.forecast)) for plan in survey.plans if _fits(plan.forecast)]
         kept = [(allocation, rest) for allocation, rest in rests if not standing.missed(rest, SAFE)]
         if kept:
-            allocation, there = min(kept, key=lambda item: wanted(item[1], request.objective))
+            is_free = max(rest.usd for _, rest in kept) < NOTHING_USD
+            allocation, there = min(kept, key=lambda item: wanted(item[1], request.objective, is_free=is_free))
             is_better = pays(here, there, request, standing)
         else:  # as near as can be: what is learned there may show more
             allocation, there = min(rests, key=lambda item: standing.overshoot(item[1]))
@@ -261,13 +265,13 @@ def rest_there(own: Forecast, other: Forecast) -> Rest:
     own_usd_per_s, other_usd_per_s = (each.cost_usd.likely / each.finish_s.likely for each in (own, other))
     done = min(own.steps, other.start_s / own.step.total_s)
     steps_s = (own.steps - done) * other.step.total_s
-    usd = other.start_s * (own_usd_per_s + other_usd_per_s) + steps_s * other_usd_per_s
-    return Rest(other.start_s + steps_s, usd)
+    both_s = other.start_s + STALL_S
+    return Rest(both_s + steps_s, both_s * (own_usd_per_s + other_usd_per_s) + steps_s * other_usd_per_s)
 
 
-def wanted(rest: Rest, objective: Objective) -> tuple[float, float]:
+def wanted(rest: Rest, objective: Objective, *, is_free: bool) -> tuple[float, float]:
     """How good a rest is; less is better. Where nothing costs anything, time decides."""
-    if objective == "fastest" or rest.usd < NOTHING_USD:
+    if objective == "fastest" or is_free:
         return rest.seconds, rest.usd
     return (rest.usd if objective == "cheapest" else rest.usd * rest.seconds), rest.seconds
 
@@ -278,7 +282,9 @@ def pays(here: Rest, there: Rest, request: PlanRequest, standing: Standing) -> b
     if misses_here != misses_there:
         return misses_there < misses_here
     least = 2 * MUST_GAIN if request.objective == "knee" else MUST_GAIN
-    return wanted(there, request.objective)[0] < (1 - least) * wanted(here, request.objective)[0]
+    is_free = max(here.usd, there.usd) < NOTHING_USD
+    before, after = (wanted(rest, request.objective, is_free=is_free)[0] for rest in (here, there))
+    return after < (1 - least) * before
 
 
 def _fits(forecast: Forecast | None) -> TypeGuard[Forecast]:

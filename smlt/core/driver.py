@@ -141,6 +141,7 @@ class Driver:
                 start_deadline_s=limits.start_deadline_s,
                 exchange_every=self._plan.allocation.sync.exchange_every,
                 has_private=self._plan.allocation.sync.has_private,
+                largest_batch=max(phase.size for phase in run.spec.job.batch_phases),
                 silence_s=max(SILENCE_S, SILENT_BEATS * self._beat_s),
                 stuck_s=max(SILENCE_S, SILENT_BEATS * self._beat_s),
             )

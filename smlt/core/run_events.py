@@ -45,6 +45,7 @@ class Terms:
         max_losses: a rank that is lost more often without progress fails the run.
         memory_choices_mib: sizes of a function on offer, ascending; empty where a larger one has no more memory.
         has_private: whether ranks have PRIVATE state, which only a checkpoint hands on.
+        largest_batch: of the job's global batches; a step of it takes as much longer as it is larger.
     """
 
     workers: int
@@ -65,6 +66,7 @@ class Terms:
     max_ranks: int | None = None
     memory_choices_mib: tuple[int, ...] = ()
     has_private: bool = False
+    largest_batch: int = 0
 
 
 # Events: what happened. `now` is seconds by one clock that never goes back.

@@ -169,7 +169,8 @@ class Watch:
             if not self._first_step_s:
                 return self.terms.start_deadline_s  # it may compile
             step_s = self._first_step_s
-        return max(self.terms.stuck_s, PATIENCE * step_s)
+        growth = max(1.0, self.terms.largest_batch / self._examples) if self._examples else 1.0
+        return max(self.terms.stuck_s, PATIENCE * growth * step_s)
 
     def _slow_limit(self, known_s: float) -> float:
         return max(self.terms.slow_phase_s, PATIENCE * known_s)
