@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types rooms pytest bench bench-step soak clean
+.PHONY: help venv demo test lint types rooms pytest clouds test-clouds bench bench-step soak clean
 
 help:  ## what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,10 @@ $(VENV)/.examples: pyproject.toml setup.cfg constraints.txt
 
 $(VENV)/.dev: $(VENV)/.examples
 	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.clouds: $(VENV)/.dev
+	$(INSTALL) -e '.[clouds]'
 	@touch $@
 
 venv: $(VENV)/.dev  ## everything for development, in .venv
@@ -39,6 +43,12 @@ rooms: $(VENV)/.dev  ## which room may import which
 
 pytest: $(VENV)/.dev  ## the tests alone
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+clouds: $(VENV)/.clouds  ## an emulated AWS to try things on, until Ctrl-C; it says how
+	$(BIN)/python -m tests.emulators
+
+test-clouds: $(VENV)/.clouds  ## the tests that need emulated clouds; about ten minutes
+	$(BIN)/python -m pytest -m clouds --timeout=900 -n 2 --dist loadfile
 
 bench: $(VENV)/.dev  ## gradient synchronisation beside gloo, in one run
 	$(BIN)/smlt bench sync

@@ -33,8 +33,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """To the launcher: the server, `pid`, is ready or unusable (`detail` says why), a function started as `pid`,
-    or it is gone in `phase`, perhaps `out_of_memory`.
+    """To the launcher: the server, `pid`, is ready or unusable (`detail` says why, `hint` how to mend it), a function
+    started as `pid`, 0 for one that is not on this machine, or it is gone in `phase`, perhaps `out_of_memory`.
     """
 
     event: str
@@ -43,6 +43,7 @@ class Report:
     phase: str = ""
     detail: str = ""
     out_of_memory: bool = False
+    hint: str = ""
 
 
 class Link:

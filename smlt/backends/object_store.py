@@ -30,10 +30,13 @@ class ObstoreObjectStore(ObjectStore):
     Args:
         client: obstore's client, whose root is the root of the keys.
         name: what to call the store in an error.
+
+    Attributes:
+        name: see there.
     """
 
     def __init__(self, client: Client, name: str) -> None:
-        self._client, self._name = client, name
+        self._client, self.name = client, name
 
     def _do_put(self, key: str, data: Buffer) -> str:
         return self._write(key, data, None)
@@ -44,9 +47,9 @@ class ObstoreObjectStore(ObjectStore):
     def _do_compare_and_swap(self, key: str, data: Buffer, version: str) -> str:
         try:
             return self._write(key, data, _condition(version))
-        except Conflict:
+        except StorageError:  # of a missing object stores say now one thing, now another
             if not self.exists(key):
-                raise NotFound(f"{self._name} has no object {key}") from None
+                raise NotFound(f"{self.name} has no object {key}") from None
             raise
 
     def _do_get(self, key: str, start: int, length: int | None) -> bytes:
@@ -126,18 +129,18 @@ class ObstoreObjectStore(ObjectStore):
         try:
             yield
         except FileNotFoundError as error:
-            raise NotFound(f"{self._name} has no object {key}") from error
+            raise NotFound(f"{self.name} has no object {key}") from error
         except exceptions.AlreadyExistsError as error:
-            raise AlreadyExists(f"{self._name} has an object {key} already") from error
+            raise AlreadyExists(f"{self.name} has an object {key} already") from error
         except (exceptions.PreconditionError, exceptions.NotModifiedError) as error:
-            raise Conflict(f"{key} in {self._name} changed since it was read") from error
+            raise Conflict(f"{key} in {self.name} changed since it was read") from error
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             hint = "do the credentials in use allow it?"
-            raise AccessDenied(f"{self._name} refuses access to {key}: {_first_line(error)}", hint) from error
+            raise AccessDenied(f"{self.name} refuses access to {key}: {_first_line(error)}", hint) from error
         except (exceptions.BaseError, OSError) as error:
-            raise StorageError(f"{self._name}: {key}: {_first_line(error)}", "is the store reachable?") from error
+            raise StorageError(f"{self.name}: {key}: {_first_line(error)}", "is the store reachable?") from error
         except ValueError as error:
-            raise ConfigError(f"not a key for {self._name}: {key!r}: {_first_line(error)}") from error
+            raise ConfigError(f"not a key for {self.name}: {key!r}: {_first_line(error)}") from error
 
 
 class MemoryObjectStore(ObstoreObjectStore):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from smlt.backends.file_store import UNLISTED
+from smlt.backends.function_process import FRAMEWORK_DEFAULTS
 from smlt.backends.link import connected_to
 from smlt.backends.served_launcher import ServedLauncher, thread_environment
 from smlt.core.errors import PluginError, SmltError
@@ -48,14 +49,12 @@ class ProcessLauncher(ServedLauncher):
         return self._place.runs_dir.absolute() / self._place.run / UNLISTED / "launchers"
 
     def _server_environment(self) -> Mapping[str, str]:
-        # TensorFlow reads these when it is imported; a function that sets them after the fork is too late. oneDNN is
-        # its default on Linux, two to three times as fast, and gave the same bits in every process.
-        defaults = {"TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
+        defaults = dict(FRAMEWORK_DEFAULTS)
         if sys.platform == "darwin":
             defaults["OBJC_DISABLE_INITIALIZE_FORK_SAFETY"] = "YES"
         return {**defaults, **thread_environment(self._place.threads)}
 
-    def _cannot_start(self, reason: str, log: Path) -> SmltError:
+    def _cannot_start(self, reason: str, hint: str, log: Path) -> SmltError:
         module = reason.removeprefix("cannot import ").partition(":")[0]
-        hint = f"pip install 'smlt[{module}]'" if module in EXTRAS else f"see {log}"
+        hint = hint or (f"pip install 'smlt[{module}]'" if module in EXTRAS else f"see {log}")
         return PluginError(f"functions cannot start here: {reason}", hint)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from smlt.backends.function_process import kill_group
+from smlt.backends.function_process import kill_group, thread_variables
 from smlt.backends.link import CLOSE, GONE, LAUNCH, READY, STARTED, STOP, UNUSABLE, Link, Order, Report
 from smlt.core import wire
 from smlt.core.backend import FunctionState, Launcher, Phase, RankSpec, RunPlace
@@ -85,8 +85,8 @@ class ServedLauncher(Launcher):
         """The whole environment of the server and its functions."""
 
     @abstractmethod
-    def _cannot_start(self, reason: str, log: Path) -> SmltError:
-        """The error for a server that says why it cannot start functions."""
+    def _cannot_start(self, reason: str, hint: str, log: Path) -> SmltError:
+        """The error for a server that says why it cannot start functions, and perhaps how to mend it."""
 
     def _server_released(self) -> None:
         """Remove what the server may have left; it is dead by now."""
@@ -194,7 +194,7 @@ class ServedLauncher(Launcher):
         """Move what messages there are, both ways, without waiting.
 
         Raises:
-            SmltError: what the server said that it lacks.
+            SmltError: what the server said that it lacks, then and ever after.
             JobFailed: it died before it could say anything.
         """
         if self._link.socket.fileno() < 0:
@@ -202,17 +202,22 @@ class ServedLauncher(Launcher):
         self._link.flush()
         for body in self._link.receive():
             self._apply(wire.unpack(body, Report))
-        if self._link.lost and not self._closed:
+        if self._closed:
+            return
+        if self._link.lost:
             self._server_died()
+        if self._failure is not None:
+            raise self._failure
 
     def _apply(self, report: Report) -> None:
         if report.event == READY:
             self._ready = True
         elif report.event == UNUSABLE:
-            self._failure = self._cannot_start(report.detail, self._server_log)
+            self._failure = self._cannot_start(report.detail, report.hint, self._server_log)
         elif self._states[report.handle].phase not in (Phase.ENDED, Phase.LOST):
             if report.event == STARTED:
-                self._pids[report.handle] = report.pid
+                if report.pid:
+                    self._pids[report.handle] = report.pid
                 self._states[report.handle] = FunctionState(Phase.RUNNING)
             elif report.event == GONE:
                 self._pids.pop(report.handle, None)
@@ -228,8 +233,6 @@ class ServedLauncher(Launcher):
             self._failure = JobFailed(
                 f"{self.server} ended with exit code {code} before it was ready: {tail}", f"see {self._server_log}"
             )
-        if self._failure is not None:
-            raise self._failure
 
     def _pump_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
         last = time.monotonic() + timeout_s
@@ -265,9 +268,5 @@ class ServedLauncher(Launcher):
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """This process's environment, with thread pools sized before libraries load.
-
-    A pool that starts at import (OpenBLAS) is kept at one thread: nothing may run beside the thread that forks.
-    """
-    sized = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {**os.environ, **{name: str(threads) for name in sized}, "OPENBLAS_NUM_THREADS": "1"}
+    """This process's environment, with thread pools sized."""
+    return {**os.environ, **thread_variables(threads)}

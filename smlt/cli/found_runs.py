@@ -1,10 +1,13 @@
-"""Runs on this machine: the folders of a runs folder, each an object store with the log of a run."""
+"""Runs that this machine knows: the folders of a runs folder, each an object store with the log of a run, or a word
+of where that is.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +88,8 @@ def _is_plain(name: str) -> bool:
 
 def _open(registry: Registry, folder: Path, clock: Callable[[], float]) -> FoundRun | None:
     store = registry.open_store(StoreSpec("file", folder.absolute().as_uri()))
+    with suppress(NotFound):  # the run is kept here
+        store = registry.open_store(wire.unpack(store.get(layout.POINTER), StoreSpec))
     try:
         record = wire.unpack(store.get(layout.RECORD), RunRecord)
     except NotFound:

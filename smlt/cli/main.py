@@ -18,18 +18,23 @@ from smlt.cli import (
     bench,
     cancel,
     check,
+    clean,
+    compare,
     config,
     init,
     logs,
     plan,
     prices,
     profile,
+    recipes,
+    report,
     resume,
     runs,
     scale,
     serve_channel,
     simulate,
     status,
+    sweep,
     train,
 )
 from smlt.core.errors import SmltError
@@ -43,19 +48,25 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("plan")(plan.plan)
+app.command("compare")(compare.compare)
 app.command("profile")(profile.profile)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("resume")(resume.resume)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("attach")(attach.attach)
 app.command("scale")(scale.scale)
 app.command("cancel")(cancel.cancel)
 app.command("check")(check.check)
+app.command("clean")(clean.clean)
+app.command("build")(recipes.build)
 app.command("backends")(backends.backends)
 app.command("serve-channel")(serve_channel.serve_channel)
 app.command("simulate")(simulate.simulate)
+app.add_typer(recipes.cloud, name="cloud")
 app.add_typer(config.app, name="config")
 app.add_typer(prices.app, name="prices")
 app.add_typer(bench.app, name="bench")

@@ -224,6 +224,8 @@ class RunPlace:
         threads: threads of one worker's mathematics.
         clock: the run's.
         profile: of the task; None where nobody has looked, which is never so where the backend `is_simulated`.
+        requirements: what the task needs in functions beside its framework, as pip takes it.
+        memory_mib: of the first functions, for a launcher that has to make ready for a size; 0 where it is not known.
     """
 
     run: str
@@ -232,6 +234,8 @@ class RunPlace:
     threads: int = 1
     clock: Clock = field(default_factory=Clock)
     profile: Profile | None = None
+    requirements: tuple[str, ...] = ()
+    memory_mib: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,6 +246,21 @@ class CheckResult:
     status: str
     detail: str
     mend: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Files for a user to read, and what to do with them.
+
+    Attributes:
+        files: contents by name, `/`-separated.
+        commands: for a shell, in the folder of the files.
+        settings: of `[backend]`, that make use of what the commands make; their values are for people to fill in.
+    """
+
+    files: Mapping[str, bytes]
+    commands: tuple[str, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 OptionsT = TypeVar("OptionsT", bound=BackendOptions)
@@ -331,6 +350,19 @@ class Backend(ABC, Generic[OptionsT]):
         return ()
 
     def clean(self, place: RunPlace) -> Sequence[str]:
-        """Remove what a run may have left outside its store; returns what was removed."""
+        """Remove what a run may have left beside its result; returns what was removed."""
         del place
         return ()
+
+    def clean_all(self) -> Sequence[str]:
+        """Remove all that smlt made here but runs; no run may be under way. Returns what was removed."""
+        return ()
+
+    def setup(self) -> Recipe:
+        """What makes all that an account needs once."""
+        raise ConfigError(f"backend {self.name!r} needs nothing to be set up")
+
+    def build(self, place: RunPlace) -> Recipe:
+        """What makes the image that functions of a task run in."""
+        del place
+        raise ConfigError(f"backend {self.name!r} has no images")

@@ -115,7 +115,7 @@ class ControlDesk:
         control = Control(epoch=before.epoch + 1, holder=uuid.uuid4().hex)
         if not before.closed and not before.stop_now:
             # The functions in the open round stay there, until this controller has seen whether it can go on with them.
-            control = replace(control, round=before.round, wish=before.wish)
+            control = replace(control, round=before.round, wish=before.wish, is_deciding=True)
         try:
             # By the version that was found silent: of several who saw it so, one takes the run.
             version = store.compare_and_swap(layout.CONTROL, wire.pack(control), version)

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,7 +17,18 @@ from smlt.core import layout, wire
 from smlt.core.backend import RankSpec
 from smlt.core.errors import NotFound, ProtocolError, StorageError
 from smlt.core.lease import hard_grace_s
-from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, Rejoined, StepRecord
+from smlt.core.messages import (
+    CheckpointDone,
+    Control,
+    Evaluation,
+    Failure,
+    Left,
+    Mail,
+    Ready,
+    Rejoined,
+    Round,
+    StepRecord,
+)
 from smlt.core.patient_store import PATIENCE_S, PatientStore
 from smlt.core.storage import ObjectStore
 
@@ -87,6 +99,9 @@ class Courier:
         clock: monotonic seconds.
         leave: called where the process must end although its training thread does not react.
         sleep: between two tries of the last word.
+
+    Attributes:
+        uuid: of this process; a platform's retry of the same incarnation has another one.
     """
 
     def __init__(
@@ -98,6 +113,7 @@ class Courier:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store, self._spec, self._clock, self._leave = store, spec, clock, leave
+        self.uuid = uuid.uuid4().hex
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._news = threading.Event()
         self._stopping = threading.Event()
@@ -108,11 +124,20 @@ class Courier:
         self._phase_since, self._lost_before_phase_s = clock(), 0.0
         self._control = Control(epoch=spec.controller_epoch)
         self._last_beat = (spec.controller_epoch, -1)
-        self._heard_at = clock()
+        self._heard_at = self._leased_at = clock()
         self._reach, self._reaching_s = _Reach(), 0.0
         self._sleep = sleep
         self._mailed_at = clock() - SILENT_BEAT_S
         self._thread = threading.Thread(target=self._run, name="smlt-courier", daemon=True)
+
+    def is_member(self, opened: Round | None) -> bool:
+        """Whether this process is in a round."""
+        spec = self._spec
+        return (
+            opened is not None
+            and opened.generation == spec.generation
+            and opened.members[spec.rank : spec.rank + 1] == (self.uuid,)
+        )
 
     def start(self) -> None:
         """Begin to carry."""
@@ -143,8 +168,8 @@ class Courier:
 
     @property
     def superseded(self) -> bool:
-        """Whether another controller than the one that launched this worker is in charge."""
-        return self._control.epoch > self._spec.controller_epoch
+        """Whether another controller than that which launched this process is in charge, and does not go on with it."""
+        return self._control.epoch > self._spec.controller_epoch and not self.is_member(self._control.round)
 
     @property
     def is_quiet(self) -> bool:
@@ -245,9 +270,13 @@ class Courier:
         if control.epoch < self._control.epoch:
             return
         if (control.epoch, control.beat) != self._last_beat:
-            self._last_beat = (control.epoch, control.beat)
+            self._last_beat, self._control = (control.epoch, control.beat), control
+            if self.superseded:
+                return  # whoever is in charge has not committed money for this process
             self._heard_at = self._clock()
             self._reach.forget()
+            if not control.is_deciding:
+                self._leased_at = self._heard_at
         self._control = control
 
     def _send(self) -> bool:
@@ -305,7 +334,7 @@ class Courier:
 
     def _has_no_lease(self) -> bool:
         """Whether nobody has committed money for this function any more."""
-        return self._clock() - self._heard_at > self._spec.lease_s
+        return self._clock() - self._leased_at > self._spec.lease_s
 
     def _watch(self) -> None:
         if self._has_no_lease() or self._silence_s > hard_grace_s(self._spec.orphan_grace_s):

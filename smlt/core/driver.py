@@ -153,7 +153,7 @@ class Driver:
         resume_from = checkpoint.latest_manifest(run.store)
         now = self._clock.monotonic()
         adopted = self._adopt(now, machine.stopping_s)
-        self._ledger.left_behind(self._clock.monotonic())  # they have heard this controller's beats until now
+        self._ledger.left_behind(self._clock.monotonic())  # when they heard of their own last, nobody knows
         self._log.append("spent", self._spent(now))  # in the same segment as `created`: `orphans` relies on it
         self._known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
         self._began_at = self._known
@@ -193,7 +193,7 @@ class Driver:
         addresses = (*found.adopted.addresses, *found.adopted.heirs) if found else ()
         handles = self._launcher.adopt([address.label for address in addresses]) if addresses else {}
         if found is None or not handles:
-            self._desk.change(round=None, wish="")
+            self._desk.change(round=None, wish="", is_deciding=False)
             return None
         since = now - (self._clock.time() - found.paid_until)
         for address in addresses:
@@ -207,11 +207,12 @@ class Driver:
             mailbox = self._launcher.mailbox(run.store, address, is_adopted=True)
             self._functions[address] = _Function(address, handles[address.label], mailbox)
         self._told_until = found.told_until
+        self._desk.change(is_deciding=False)
         return found.adopted
 
     def _refuse(self, handles: Iterable[str]) -> None:
         """End functions whose leases, given under another budget or none, this one does not allow."""
-        self._desk.change(round=None, wish="")
+        self._desk.change(round=None, wish="", is_deciding=False)
         for handle in handles:
             self._launcher.stop(handle)
             self._ledger.ended(handle, self._clock.monotonic())

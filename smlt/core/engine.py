@@ -30,6 +30,7 @@ from smlt.core.runlog import RunEvent, RunLog, read_events
 from smlt.core.runs import OpenRun, as_taken, open_run
 from smlt.core.summary import Summary
 from smlt.core.task import TaskShape
+from smlt.core.versions import versions
 
 __all__ = ["Interrupts", "RunRequest", "planned", "run"]
 
@@ -45,7 +46,7 @@ class RunRequest:
         task_class: a class given in Python instead of a file.
         goes_on: the run of this name must be there; if it is finished, the job must ask for more of it.
         kept: the task as the run's store has it, instead of the files in `folder`.
-        plan: what is submitted; None for `plan_for` to ask the planner.
+        plan: what is submitted; None for `planned` to ask the planner.
         profile: of the task, where it was taken already.
     """
 
@@ -62,14 +63,14 @@ class RunRequest:
 def planned(request: RunRequest, registry: Registry) -> RunRequest:
     """The request with the plan that `run` submits, and with the profile that it rests on.
 
-    Where the planner predicts and no profile is given, the task is built to see.
+    Where the planner predicts, or the backend is simulated, and no profile is given, the task is built to see.
 
     Raises:
         ConfigError: what is asked for cannot be had; nothing was started.
     """
     spec, profile = request.spec, request.profile
     backend = registry.backend(spec.backend.name, spec.backend.options)
-    if backend.is_simulated or registry.planner(planner_name(spec, backend)).needs_scene:
+    if backend.is_simulated or (not request.plan and registry.planner(planner_name(spec, backend)).needs_scene):
         parcel = request.kept or make_parcel(spec, request.folder, request.runs_dir, request.task_class)
         profile = profile_for(spec, backend, parcel, registry, profile)
     plan = request.plan or plan_job(spec, backend, request.runs_dir, registry, profile)
@@ -158,8 +159,10 @@ def _train(
 
     if opened.parcel.bundle:  # only now: the workers of a controller before may have been reading the old one
         opened.store.put(layout.CODE, opened.parcel.bundle)
-    place = replace(opened.place, threads=backend.threads_for(plan.allocation.workers))
-    name, channel = backend.channel(plan.allocation.sync.channel, opened.place)
+    allocation = plan.allocation
+    threads = backend.threads_for(allocation.workers)
+    place = replace(opened.place, threads=threads, memory_mib=allocation.memory_mib)
+    name, channel = backend.channel(allocation.sync.channel, opened.place)
     with backend.serving(name, place):
         launcher = backend.launcher(place)
         try:
@@ -216,6 +219,7 @@ def _description(opened: OpenRun, request: RunRequest) -> dict[str, object]:
             "preload": list(parcel.preload),
         },
         "smlt": __version__,
+        "versions": versions(),
         "job": spec.to_plain(),
     }
 

@@ -6,7 +6,6 @@ import math
 import sys
 import time
 import traceback
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -146,7 +145,6 @@ class FunctionWorker(Worker):
         self._is_closing = False
         self._spec, self._registry, self._courier = spec, registry, courier
         self._store = PatientStore(store, is_over=self._is_unwanted)
-        self._uuid = uuid.uuid4().hex
         first_time = once(self._store, spec.rank)
         self._faults = FaultPoints(spec.faults, spec.rank, spec.generation, spec.incarnation, first_time)
         self._saver = Saver(
@@ -186,7 +184,7 @@ class FunctionWorker(Worker):
         spec = self._spec
         try:
             key = layout.claim(spec.generation, spec.rank, spec.incarnation)
-            self._store.put_if_absent(key, self._uuid.encode())
+            self._store.put_if_absent(key, self._courier.uuid.encode())
         except AlreadyExists:
             return events.Claimed(won=False)
         self.has_claimed = True
@@ -238,7 +236,7 @@ class FunctionWorker(Worker):
         if before is None or self._needs_round:
             after = -1 if before is None else before.number
             time.sleep(min(BACK_OFF_S * 2**self._troubles, LONGEST_BACK_OFF_S) if self._troubles else 0)
-            self._courier.ready(Ready(self._uuid, training.shape, training.schedule.total_steps, after))
+            self._courier.ready(Ready(self._courier.uuid, training.shape, training.schedule.total_steps, after))
         self._round = self._wait_for_round()
         self._needs_round = False
         self._round_since = time.monotonic()
@@ -510,7 +508,7 @@ class FunctionWorker(Worker):
         number = -1 if self._round is None else self._round.number
         if opened is None or (opened.generation, opened.number) <= (spec.generation, number):
             return None
-        if opened.generation == spec.generation and self._uuid in opened.members:
+        if self._courier.is_member(opened):
             return opened
         if opened.generation == spec.generation and self._round is None:
             return None  # opened before this process was ready: it will be in a later one
@@ -523,24 +521,17 @@ class FunctionWorker(Worker):
             StopNow: this process is not wanted any more.
             RoundOver: a newer round is open.
         """
-        if self._is_superseded:
+        if self._courier.superseded:
             raise StopNow("superseded")
         if self._courier.control.stop_now or self._courier.control.closed:
             raise StopNow("stopped")
         if self._newer_round() and self._joined is not None:
             raise RoundOver
 
-    @property
-    def _is_superseded(self) -> bool:
-        """Whether another controller is in charge, and does not go on with this process."""
-        opened = self._courier.control.round
-        is_member = opened and opened.generation == self._spec.generation and self._uuid in opened.members
-        return self._courier.superseded and not is_member
-
     def _is_unwanted(self) -> bool:
         """Whether nobody waits for what this process still does in the store."""
         control = self._courier.control
-        return self._is_closing or self._is_superseded or control.stop_now or control.closed
+        return self._is_closing or self._courier.superseded or control.stop_now or control.closed
 
     def _patience(self, piece: str, peer: int) -> None:
         """While a peer is waited for: obey the controller; without one, do not wait for ever."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 RECORD = "run"
+POINTER = "store"
+"""In the folder of a run that is kept elsewhere: where."""
 CONTROL = "control"
 CODE = "code.zip"
 PREPARED = "data/prepared.safetensors"
@@ -11,6 +13,7 @@ BEST_MODEL = "best.safetensors"
 BEST = "best/"
 SUMMARY = "summary.json"
 EVENTS = "events.jsonl"
+CATALOG = "catalog.json"
 LOG = "log/"
 ORDERS = "orders/"
 CHECKPOINTS = "checkpoints/"

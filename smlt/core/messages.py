@@ -171,6 +171,8 @@ class Control:
         setbacks: how often the run had to go back to a checkpoint under this controller.
         observed_s: for how long this controller had driven the run when the round was opened.
         holder: the controller's own uuid: no two controllers ever want to write the same record.
+        is_deciding: whether the controller has yet to see if it can go on with the functions of the open round: they
+            stay, and no money is committed for them meanwhile.
     """
 
     epoch: int
@@ -182,6 +184,7 @@ class Control:
     setbacks: int = 0
     observed_s: float = 0.0
     holder: str = ""
+    is_deciding: bool = False
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ def adaptation_for(
     has_limit = spec.limits.deadline is not None or spec.limits.budget is not None
     if not is_open or (is_local and not has_limit) or spec.planner.name == "fixed" or not backend.channel_offers():
         return None
+    if not is_local and not profile.built_mib:  # how much memory a worker needs is not known
+        return None
     name = planner_name(spec, backend)
     name = "analytic" if name == "fixed" else name
     request = plan_request(spec, backend, runs_dir, profile)

@@ -11,7 +11,7 @@ from typing import Any
 from smlt._version import __version__
 from smlt.core import checkpoint, layout, wire
 from smlt.core.backend import Backend, RunPlace
-from smlt.core.errors import AlreadyExists, ConfigError, StorageError
+from smlt.core.errors import AlreadyExists, CloudError, ConfigError, StorageError
 from smlt.core.job import JobSpec
 from smlt.core.messages import RunRecord
 from smlt.core.parcel import TaskParcel
@@ -19,7 +19,7 @@ from smlt.core.patient_store import PatientStore
 from smlt.core.plugins import Registry
 from smlt.core.runlog import RunView, view_of
 from smlt.core.sessions import last_session
-from smlt.core.storage import ObjectStore
+from smlt.core.storage import ObjectStore, StoreSpec
 
 OPENING_S = 2.0
 """Who has just asked for a run is told after so long that its store cannot be reached."""
@@ -79,29 +79,55 @@ def open_run(
         now: seconds since the Unix epoch.
 
     Raises:
-        ConfigError: the run of this name is finished, or another job's; the run's store cannot be written.
+        ConfigError: the run of this name is finished, or another job's; the folder for runs cannot be written.
+        CloudError: the run's store cannot be written.
     """
     if goes_on:
-        place = RunPlace(spec.job.name or "", runs_dir, parcel.preload)
+        place = RunPlace(spec.job.name or "", runs_dir, parcel.preload, requirements=spec.job.requirements)
         store = registry.open_store(backend.object_store(place))
+        _remember(backend.object_store(place), place, registry)
         return _first_opened(OpenRun(place.run, spec, backend, place, store, parcel, goes_on=True))
     stem = spec.job.name or _generated_name(parcel.label, now)
     name, number = stem, 1
     while True:
-        place = RunPlace(name, runs_dir, parcel.preload)
-        store = registry.open_store(backend.object_store(place))
+        place = RunPlace(name, runs_dir, parcel.preload, requirements=spec.job.requirements)
+        kept_in = backend.object_store(place)
+        store = registry.open_store(kept_in)
         record = RunRecord(name, parcel.label, backend.name, __version__, now, spec.to_plain())
         try:
             PatientStore(store, patience_s=OPENING_S).put_if_absent(layout.RECORD, wire.pack(record))
         except AlreadyExists:
             if spec.job.name:
+                _remember(kept_in, place, registry)
                 return _first_opened(OpenRun(name, spec, backend, place, store, parcel))
             number += 1
             name = f"{stem}-{number}"
             continue
         except StorageError as error:
+            if not _is_here(kept_in):
+                raise CloudError(f"a run cannot be kept in {kept_in.url}: {error.message}", error.hint) from error
             raise ConfigError(f"a run cannot be kept in {runs_dir}: {error.message}", error.hint) from error
+        _remember(kept_in, place, registry)
         return OpenRun(name, spec, backend, place, store, parcel)
+
+
+def _is_here(store: StoreSpec) -> bool:
+    return store.url.startswith("file:")
+
+
+def _remember(store: StoreSpec, place: RunPlace, registry: Registry) -> None:
+    """Of a run that is kept elsewhere, the folder for runs says where.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    if _is_here(store):
+        return
+    try:
+        folder = registry.open_store(StoreSpec("file", (place.runs_dir.absolute() / place.run).as_uri()))
+        folder.put(layout.POINTER, wire.pack(store))
+    except StorageError as error:
+        raise ConfigError(f"{place.runs_dir} cannot be written: {error.message}", error.hint) from error
 
 
 def _first_opened(run: OpenRun) -> OpenRun:

@@ -68,7 +68,8 @@ class ModelCourier:
         if not store.fails_now:
             control = store.control
             if control is not self.control and control.epoch >= self.control.epoch and now >= self.deaf_until_s:
-                if (control.epoch, control.beat) != (self.control.epoch, self.control.beat):
+                is_news = (control.epoch, control.beat) != (self.control.epoch, self.control.beat)
+                if is_news and not process.is_superseded_by(control):
                     self.heard_at_s = now
                 changed = (
                     control.round is not self.control.round

@@ -57,7 +57,7 @@ class Pilot:
             self._change(round=None, wish="")
             self._course = max(self._course, int(resume_from or 0))
         # Functions that it does not go on with may still spend what their leases allow.
-        others = world.platform.sizes - sum(world.platform.sizes_of[each] for each in self._generations)
+        others = max(0.0, world.platform.sizes - sum(world.platform.sizes_of[each] for each in self._generations))
         started = run_events.Started(
             self.now,
             world.log_generation + 1,
@@ -90,6 +90,8 @@ class Pilot:
         lost = tuple(rank for rank, number in enumerate(found) if number is None)
         if len(lost) == len(found):
             return None
+        if not self._can_go_on(opened.generation):
+            return None
         incarnations = [newest[rank] if number is None else number for rank, number in enumerate(found)]
         addresses = [Address(opened.generation, rank, number) for rank, number in enumerate(incarnations)]
         self._generations.append(opened.generation)
@@ -106,6 +108,27 @@ class Pilot:
             total_steps=world.scenario.steps,
             eval_examples=world.shape.eval_examples,
         )
+
+    def _can_go_on(self, generation: int) -> bool:
+        """Whether there is the money for the leases of a generation, which begin anew if this controller goes on with
+        it; else its functions are ended.
+        """
+        world, budget_usd = self.world, self.world.scenario.budget_usd
+        mine = world.platform.sizes_of[generation]
+        committed_usd = world.spent_usd() + mine * self._worker_usd(world.terms.memory_mib)
+        if budget_usd is None or committed_usd + self._left_usd(mine) < budget_usd:
+            return True
+        for address in world.log_launched[generation]:
+            world.platform.stop(address)
+        return False
+
+    def _left_usd(self, mine: float) -> float:
+        """What the functions that others launched, and this one does not go on with, may still spend."""
+        world = self.world
+        others = max(0.0, world.platform.sizes - mine)
+        heard_s = max((pilot._renewed_at_s for pilot in world.pilots if pilot is not self), default=self.now)
+        left_s = max(0.0, heard_s + RENEW_S + world.timing.look_s + world.lease_s - self.now)
+        return others * min(left_s, world.lease_s) * world.scenario.usd_per_function_s
 
     def is_over(self) -> bool:
         """Whether it drives the run no more."""
@@ -226,12 +249,15 @@ class Pilot:
 
         Where nobody can end a function it ends in its own time, for which the rest of its lease is set aside.
         """
-        world = self.world
-        leases = world.platform.sizes + more if world.scenario.can_kill or more else 0
-        left_s = world.lease_s
+        world, left_s = self.world, self.world.lease_s
+        if not (world.scenario.can_kill or more):
+            world.invariants.money(world.spent_usd())
+            return
         if not more:  # those that were not renewed for a while have less left
             left_s = max(0.0, min(left_s, self._renewed_at_s + RENEW_S + world.timing.look_s + left_s - self.now))
-        world.invariants.money(world.spent_usd() + leases * left_s * world.scenario.usd_per_function_s)
+        mine = sum(world.platform.sizes_of[each] for each in self._generations)
+        leased_usd = (mine + more) * left_s * world.scenario.usd_per_function_s
+        world.invariants.money(world.spent_usd() + leased_usd + self._left_usd(mine))
 
     def _handle(self, event: run_events.Event) -> None:
         world = self.world

@@ -9,7 +9,7 @@ from smlt.core import rank_events as events
 from smlt.core.endings import OUT_OF_MEMORY
 from smlt.core.errors import ChannelError, ProtocolError, SmltError
 from smlt.core.function import CHANNEL_TRIES, LOST_PEER_S
-from smlt.core.messages import Failure, Left, Round
+from smlt.core.messages import Control, Failure, Left, Round
 from smlt.core.protocol import RankProtocol
 from smlt.core.run_events import Launch
 from smlt.core.worker import RoundOver, StopNow
@@ -288,10 +288,14 @@ class Process:
             return None
         raise StopNow("superseded")
 
+    def is_superseded_by(self, control: Control) -> bool:
+        """Whether its controller is another one, and does not go on with this process."""
+        return control.epoch > self.epoch and not self._is_member(control.round)
+
     def obey(self) -> None:
         """Leave where the controller says so; raise RoundOver where a newer round is open."""
         control = self.courier.control
-        if control.epoch > self.epoch and not self._is_member(control.round):
+        if self.is_superseded_by(control):
             raise StopNow("superseded")
         if control.stop_now or control.closed:
             raise StopNow("stopped")

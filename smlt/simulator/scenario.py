@@ -118,6 +118,11 @@ class Timing:
     detect_s: float = 0.3
     spread: float = 0.2
 
+    @property
+    def state_write_s(self) -> float:
+        """To set aside for writing the state: until a wish is read, and until the last word is, takes beats."""
+        return 2.0 + 2.5 * self.beat_s
+
     @classmethod
     def of(cls, workers: int) -> Timing:
         """Times for so many workers: the more they are, the more seldom they report."""
@@ -261,7 +266,8 @@ class Scenario:
         """Whether a function that is slow in all it does comes to a step at which it can end in order."""
         timing = self.timing
         steps_s = (self.exchange_every + 1) * (timing.step_s + timing.exchange_s)
-        slow_s = (1 + timing.spread) * (timing.start_s + timing.build_s + steps_s + 1.5 * timing.save_s)
+        saving_s = max(timing.state_write_s, 1.5 * (1 + timing.spread) * timing.save_s)
+        slow_s = (1 + timing.spread) * (timing.start_s + timing.build_s + steps_s) + saving_s
         return self.time_limit_s is None or slow_s < self.time_limit_s
 
     @property

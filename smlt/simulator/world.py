@@ -296,6 +296,6 @@ def _terms(scenario: Scenario) -> Terms:
         silence_s=max(5.0, 5 * beat_s),
         stuck_s=max(5.0, 5 * beat_s),
         has_private=scenario.has_private,
-        state_write_s=2.0 + 2.5 * beat_s,  # until a wish is read, and until the last word is
+        state_write_s=scenario.timing.state_write_s,
         exchange_every=scenario.exchange_every,
     )

@@ -79,9 +79,9 @@ def test_train_submits_what_plan_prints(linear, main, planner) -> None:
 
 
 def test_training_where_smlt_cannot_launch_says_so_before_anything(linear, main) -> None:
-    code, out, err = main("train", *TASK, "-b", "aws", "-y")
+    code, out, err = main("train", *TASK, "-b", "gcp", "-y")
     assert (code, out) == (4, "")
-    assert "error: smlt plans for aws, and cannot launch there yet" in err
+    assert "error: smlt plans for gcp, and cannot launch there yet" in err
 
 
 def test_a_picture_shows_time_and_cost(linear, main) -> None:

@@ -84,6 +84,7 @@ def test_the_open_round_stays_open_for_the_next_controller_unless_it_was_over(ch
     assert (second.control.round, second.control.wish) == kept
     assert record(store) == second.control
     assert (second.control.closed, second.control.stop_now) == (False, False)
+    assert second.control.is_deciding == (not change)
 
 
 def test_no_two_controllers_write_the_same_record() -> None:

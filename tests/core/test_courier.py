@@ -12,7 +12,18 @@ from smlt.core import layout, wire
 from smlt.core.control import Mailbox
 from smlt.core.courier import SILENT_BEAT_S, Courier
 from smlt.core.errors import StorageError
-from smlt.core.messages import CheckpointDone, Control, Evaluation, Failure, Left, Mail, Ready, Rejoined, StepRecord
+from smlt.core.messages import (
+    CheckpointDone,
+    Control,
+    Evaluation,
+    Failure,
+    Left,
+    Mail,
+    Ready,
+    Rejoined,
+    Round,
+    StepRecord,
+)
 from smlt.core.patient_store import PATIENCE_S
 from smlt.core.task import TaskShape
 from smlt.testing.backend import eventually
@@ -334,3 +345,41 @@ def test_the_thread_carries_until_the_last_word() -> None:
     mails = list(line.mailbox.read())
     assert [mail.ready for mail in mails if mail.ready] == [READY]
     assert mails[-1].left == Left("ended")
+
+
+def member(line: Line) -> Round:
+    return Round(1, 2, (line.courier.uuid,))
+
+
+def test_a_lease_begins_anew_with_a_controller_that_goes_on_with_the_function_and_not_before() -> None:
+    line = Line(grace_s=10.0, lease_s=15.0)
+    line.control(epoch=4, beat=1, round=member(line), is_deciding=True)
+    line.round(9.0)
+    assert not line.courier.orphaned
+    line.control(epoch=4, beat=2, round=member(line))
+    line.round(5.0)
+    line.round(14.9)
+    assert line.left == []
+    line.round(0.2)
+    assert line.left == [0]
+
+
+def test_a_lease_runs_on_while_a_controller_is_deciding() -> None:
+    line = Line(grace_s=10.0, lease_s=15.0)
+    for beat in range(15):
+        line.control(epoch=4, beat=beat, round=member(line), is_deciding=True)
+        line.round(1.0)
+    assert line.left == []
+    line.round(0.1)
+    assert line.left == [0]
+
+
+def test_of_a_controller_that_does_not_go_on_with_it_a_function_is_an_orphan() -> None:
+    line = Line(grace_s=10.0, lease_s=15.0)
+    for beat in range(15):
+        line.control(epoch=4, beat=beat, round=Round(1, 3, ("another",)))
+        line.round(1.0)
+    assert line.courier.superseded
+    assert line.courier.orphaned
+    line.round(0.1)
+    assert line.left == [0]

@@ -42,11 +42,11 @@ def test_every_invariant_holds_where_private_state_is_done_without(batch: int) -
 
 @pytest.mark.parametrize("batch", range(10))
 def test_ranks_hand_over_one_after_another_where_there_is_room_for_one_more(batch: int) -> None:
-    """A thousand runs under a time limit, with room for less than two generations."""
+    """Five hundred runs under a time limit, with room for less than two generations."""
     kinds = parse_kinds("all")
     broken = {}
     succeeded = 0
-    for seed in range(300_000 + batch * 100, 300_000 + (batch + 1) * 100):
+    for seed in range(300_000 + batch * 50, 300_000 + (batch + 1) * 50):
         drawn = Scenario.random(seed, workers=2 + seed % 7, kinds=kinds)
         scenario = replace(drawn, has_private=False, exchange_every=1).with_little_room(Random(seed))
         outcome = simulate(scenario)
@@ -54,7 +54,7 @@ def test_ranks_hand_over_one_after_another_where_there_is_room_for_one_more(batc
         if outcome.broken:
             broken[seed] = outcome.broken
     assert broken == {}
-    assert succeeded > 40
+    assert succeeded > 20
 
 
 @pytest.mark.parametrize("batch", range(5))

@@ -1,4 +1,4 @@
-"""Machines with a mistake planted in them: the invariants find each within some hundred seeds."""
+"""Machines with a mistake planted in them: the invariants find each within a thousand seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smlt.core.run_events import Command, Event, Kill, OpenRound, Terms
 from smlt.simulator.scenario import Scenario, parse_kinds
 from smlt.simulator.simulation import Outcome, simulate
 
-MOST = 300
+MOST = 1000
 
 
 class Forgetful(RankProtocol):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from pydantic import Field
 
-from smlt.backends.lithops_launcher import LithopsLauncher, private_folders
+from smlt.backends.lithops_launcher import LithopsLauncher, clean_private_folders
 from smlt.backends.local.backend import LocalBackend, LocalOptions
 from smlt.core.backend import CheckResult, Launcher, RunPlace
 
@@ -35,17 +34,15 @@ class LithopsBackend(LocalBackend):
 
     def check(self) -> Sequence[CheckResult]:
         """What the local backend checks, and Lithops' version."""
-        return [_lithops(), *super().check()]
+        return [check_lithops(), *super().check()]
 
     def clean(self, place: RunPlace) -> Sequence[str]:
         """Remove what the run left in shared memory, and Lithops' files should everything have been killed at once."""
-        folders = private_folders(place)
-        removed = [str(folders)] if folders.is_dir() else []
-        shutil.rmtree(folders, ignore_errors=True)
-        return [*removed, *super().clean(place)]
+        return [*clean_private_folders(place), *super().clean(place)]
 
 
-def _lithops() -> CheckResult:
+def check_lithops() -> CheckResult:
+    """Whether Lithops is of the series that is used here."""
     try:
         found = version("lithops")
     except PackageNotFoundError:
