@@ -16,6 +16,10 @@ STALL_S = 4.0
 """Of a hand-over; a run begins so much later than its slowest function, too."""
 
 
+SPARE = 1.05
+"""What is reckoned is up to 5 % below what whole runs take and cost: noise, checkpoints, and looks of the controller."""
+
+
 @dataclass(frozen=True)
 class Fleet:
     """A fleet, and what it is expected to take and cost."""
@@ -42,7 +46,7 @@ class Oracle:
         kept = [
             each
             for each in self.fleets
-            if each.seconds <= (deadline_s or math.inf) and each.usd <= (budget_usd or math.inf)
+            if SPARE * each.seconds <= (deadline_s or math.inf) and SPARE * each.usd <= (budget_usd or math.inf)
         ]
         return min(kept, key=lambda each: each.usd if wanted == "cheapest" else each.seconds)
 

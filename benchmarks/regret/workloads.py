@@ -80,7 +80,13 @@ class Workload:
         return JobSpec.model_validate(
             {
                 "job": {"task": TASK, "steps": steps, "global_batch": batch, "include": ["task.py"]},
-                "backend": {"name": "simulated", "provider": self.provider, "seed": self.seed, "noise": NOISE},
+                "backend": {
+                    "name": "simulated",
+                    "provider": self.provider,
+                    "seed": self.seed,
+                    "noise": NOISE,
+                    "beat": "4s" if self.model == "cnn" else "10s",
+                },
                 "workers": {"max": MAX_WORKERS, **(fleet or {})},
                 "planner": {"name": planner},
                 "limits": limits,

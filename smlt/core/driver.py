@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from smlt._version import __version__
 from smlt.core import checkpoint, layout, run_events
-from smlt.core.adaptation import Adaptation, Rest, Standing
 from smlt.core.adoption import adoptable
 from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
 from smlt.core.chaos import DRIVING, FaultPoints, once
@@ -17,17 +15,18 @@ from smlt.core.control import ControlDesk, Mailbox
 from smlt.core.controller import Controller
 from smlt.core.endings import AGREED
 from smlt.core.errors import CloudError
+from smlt.core.exchange_bill import ExchangeBill
 from smlt.core.lease import lease_s
 from smlt.core.ledger import Ledger
 from smlt.core.leftover import Leftover
 from smlt.core.messages import Mail, Order
 from smlt.core.orders import OrderBox
-from smlt.core.planner import Allocation, Plan
+from smlt.core.planner import Plan
+from smlt.core.replanning import MakeAdaptation, Replanning
 from smlt.core.runlog import RunLog
 from smlt.core.runs import OpenRun
 from smlt.core.storage import ChannelSpec
 from smlt.core.sync.names import FAST
-from smlt.core.task import TaskShape
 
 FLUSH_S = 1.0
 """The run log is written so often."""
@@ -56,12 +55,6 @@ BLIND_S = 2.0
 """After a gap of so long between two looks (a store out of reach, a laptop asleep) nobody's silence means anything."""
 
 
-NEWS = 0.05
-"""A prediction is told that differs by this part from the one that was told before."""
-
-MOVED = ("sent_bytes", "received_bytes")
-
-
 @dataclass
 class _Function:
     """A launched function: its address, its handle and its mail."""
@@ -84,8 +77,7 @@ class Driver:
         launcher: starts functions; the caller closes it.
         log: of the run.
         ledger: counts what is spent.
-        adaptation: what plans the fleet anew, from what a rank says of its task and the seconds it took to build it;
-            None where nothing is left open.
+        adaptation: makes what plans the fleet anew.
     """
 
     def __init__(
@@ -98,7 +90,7 @@ class Driver:
         launcher: Launcher,
         log: RunLog,
         ledger: Ledger,
-        adaptation: Callable[[TaskShape, float], Adaptation | None],
+        adaptation: MakeAdaptation,
     ) -> None:
         self._run, self._place, self._plan, self._channel = run, place, plan, channel
         self._desk, self._launcher, self._log, self._ledger = desk, launcher, log, ledger
@@ -106,9 +98,8 @@ class Driver:
         fleet_usd_per_s = allocation.workers * ledger.price_usd_per_s(allocation.memory_mib)
         self._lease_s = lease_s(run.backend.limits.orphan_grace_s, limits.budget, fleet_usd_per_s)
         self._functions: dict[run_events.Address, _Function] = {}
-        self._offer = next(
-            (each for each in run.backend.channel_offers() if each.name == allocation.sync.channel), None
-        )
+        offers = {each.name: each for each in run.backend.channel_offers()}
+        self._bill = ExchangeBill(ledger, offers.get(allocation.sync.channel))
         self._orders = OrderBox(run.store, desk.epoch)
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
         self._clock, self._beat_s = place.clock, run.backend.beat_s(allocation.workers)
@@ -119,11 +110,7 @@ class Driver:
         self._told_until = 0.0
         self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
-        self._make_adaptation, self._is_asked = adaptation, False
-        self._adaptation: Adaptation | None = None
-        self._fleet_wanted = (allocation.workers, allocation.memory_mib)
-        self._fleets: dict[int, Allocation] = {}
-        self._told_finish_s, self._began_at = 0.0, 0
+        self._replanning = Replanning(adaptation, limits, allocation.sync, ledger, log, self._began)
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
         """Until the controller says that the run is over; goes on with the functions of the one before, if it can."""
@@ -146,17 +133,13 @@ class Driver:
                 stuck_s=max(SILENCE_S, SILENT_BEATS * self._beat_s),
             )
         )
-        if self._offer and self._offer.table == "servers" and self._plan.allocation.workers > 1:
-            server = self._ledger.catalog.servers.get(self._offer.entry)
-            if server is not None:
-                self._ledger.serves(server, self._began)
+        self._bill.begin(self._plan.allocation.workers, self._began)
         resume_from = checkpoint.latest_manifest(run.store)
         now = self._clock.monotonic()
         adopted = self._adopt(now, machine.stopping_s)
         self._ledger.left_behind(self._clock.monotonic())  # when they heard of their own last, nobody knows
         self._log.append("spent", self._spent(now))  # in the same segment as `created`: `orphans` relies on it
         self._known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
-        self._began_at = self._known
         worker_usd = self._worker_usd(machine.stopping_s, machine.memory.mib)
         ranks = len(adopted.addresses) if adopted else 0
         spent_usd = self._ledger.committed_usd(now, machine.stopping_s) - worker_usd * ranks
@@ -177,7 +160,8 @@ class Driver:
             for number, order in self._orders.read():
                 self._handle(machine, _asked(self._clock.monotonic(), number, order))
                 self._log.flush()  # somebody waits for the answer
-            self._adapt(machine)
+            if proposal := self._replanning.proposal(machine, self._clock.monotonic()):
+                self._handle(machine, proposal)
             while obeyed < interrupts.asked:
                 obeyed += 1
                 self._handle(machine, run_events.CancelRequested(self._clock.monotonic()))
@@ -240,13 +224,10 @@ class Driver:
         match command:
             case run_events.Record(kind=kind, data=data):
                 self._log.append(kind, {**data, "lease_s": self._lease_s} if kind == "launched" else data)
-                if kind == "replanned":
-                    self._fleet_wanted = data["workers"], data["memory_mib"]
+                self._replanning.recorded(kind, data)
                 if kind == "steps":
                     self._known = data["items"][-1]["step"] + 1
-                    self._pay_exchanges(data)
-                    if self._adaptation and data["generation"] in self._fleets:
-                        self._adaptation.saw(self._fleets[data["generation"]], data["items"])
+                    self._bill.steps(data["items"], self._replanning.workers_of(data["generation"]))
                 is_to_checkpoint = kind == "rolled_back" and self._known - data["step"] >= self._goes_back
                 self._setbacks += is_to_checkpoint  # to an exchange costs as much, however old the checkpoint is
             case run_events.Launch():
@@ -278,61 +259,10 @@ class Driver:
             if not function.over:
                 self._launcher.stop(function.handle)
 
-    def _pay_exchanges(self, data: Mapping[str, Any]) -> None:
-        """What ranks have asked of an object store: each about as much as rank 0, whose steps these are."""
-        offer, fleet = self._offer, self._fleets.get(data["generation"])
-        store = self._ledger.catalog.stores.get(offer.entry) if offer and offer.table == "stores" else None
-        if store is None or fleet is None:
-            return
-        each = {key: sum(item[key] for item in data["items"]) for key in ("puts", "requests", *MOVED)}
-        self._ledger.exchanged(
-            store,
-            puts=fleet.workers * each["puts"],
-            gets=fleet.workers * (each["requests"] - each["puts"]),
-            bytes_up=fleet.workers * each["sent_bytes"],
-            bytes_down=fleet.workers * each["received_bytes"],
-        )
-
-    def _adapt(self, machine: Controller) -> None:
-        """Plan the fleet anew where what generations really did asks for it."""
-        adaptation, now = self._adaptation, self._clock.monotonic()
-        if adaptation is None or not machine.is_as_wanted:
-            return
-        limits = self._run.spec.limits
-        stopping_s = machine.stopping_s
-        spent_s = now - self._began + stopping_s
-        fleet = self._fleets[max(self._fleets)]
-        before = adaptation.prediction
-        standing = Standing(
-            machine.steps_left,
-            None if limits.deadline is None else limits.deadline - spent_s,
-            None if limits.budget is None else limits.budget - self._ledger.committed_usd(now, stopping_s),
-            fleet.workers * self._ledger.price_usd_per_s(fleet.memory_mib),
-            self._ledger.store_usd / max(1, self._known - self._began_at),
-        )
-        change = adaptation.look(standing)
-        if adaptation.prediction and adaptation.prediction != before:
-            self._tell_prediction(machine, adaptation.prediction, now)
-        if change is None:
-            return
-        found = change.allocation
-        self._handle(machine, run_events.PlanChanged(now, found.workers, found.memory_mib, dict(change.why)))
-        if self._fleet_wanted == (found.workers, found.memory_mib):  # nothing stood in the way
-            adaptation.changed(change)
-
-    def _tell_prediction(self, machine: Controller, rest: Rest, now: float) -> None:
-        """Of the whole of this session, with the fleet that trains; where it is news."""
-        finish_s = now - self._began + rest.seconds
-        if not self._told_finish_s or abs(finish_s / self._told_finish_s - 1) > NEWS:
-            self._told_finish_s = finish_s
-            usd = self._spent(now)["usd"] + rest.usd
-            self._log.append("predicted", {"steps_left": machine.steps_left, "finish_s": finish_s, "usd": usd})
-
     def _launch(self, command: run_events.Launch) -> None:
         run, limits, allocation = self._run, self._run.backend.limits, self._plan.allocation
         address = command.address
-        fleet = Allocation(command.workers, command.memory_mib, allocation.sync)
-        self._fleets.setdefault(address.generation, fleet)
+        self._replanning.launched(command)
         spec = RankSpec(
             run=run.name,
             generation=address.generation,
@@ -406,9 +336,7 @@ class Driver:
             self._log.append("output", {"generation": address.generation, "rank": address.rank, "text": line})
         yield run_events.Beat(now, address, mail.phase, mail.step, mail.awaits, mail.phase_s)
         if mail.ready:
-            if not self._is_asked:
-                self._is_asked = True
-                self._adaptation = self._make_adaptation(mail.ready.shape, now - self._began)
+            self._replanning.ready(mail.ready.shape, now)
             yield run_events.WorkerReady(now, address, mail.ready)
         steps = tuple(record for record in mail.steps if record.ended > self._told_until)
         if steps:

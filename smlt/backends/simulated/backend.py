@@ -61,6 +61,11 @@ class SimulatedOptions(BackendOptions):
         (), description="what strikes functions now and then, of the kinds of `smlt simulate`", examples=[["kill"]]
     )
     fault_every: Seconds = Field(300.0, gt=0, description="on average so long from one fault to the next")
+    beat: Seconds = Field(
+        2.0,
+        ge=0.1,
+        description="how often a worker reports at least; more seldom where there are many, or jobs are long",
+    )
     slows_at: Seconds | None = Field(None, description="from then on the cloud is slower", examples=["5m"])
     slows_by: float = Field(2.0, ge=1.0, description="so many times slower")
     profile: Path | None = Field(
@@ -115,7 +120,7 @@ class SimulatedBackend(Backend[SimulatedOptions]):
 
     def beat_s(self, workers: int) -> float:
         """As in the protocol's test bench: the more, the more seldom; not so often that looking takes the time."""
-        return max(2.0, Timing.of(workers).beat_s)
+        return max(self.options.beat, Timing.of(workers).beat_s)
 
     def object_store(self, place: RunPlace) -> StoreSpec:
         """The run's folder, as of a local run."""
