@@ -17,7 +17,7 @@ STALL_S = 4.0
 
 
 SPARE = 1.05
-"""What is reckoned is up to 5 % below what whole runs take and cost: noise, checkpoints, and looks of the controller."""
+"""What is reckoned is up to 5 % below what whole runs take: noise, checkpoints, looks of the controller."""
 
 
 @dataclass(frozen=True)

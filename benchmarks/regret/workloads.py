@@ -27,9 +27,9 @@ MODELS: dict[str, tuple[int, float, float]] = {
 """Parameters, examples a second of one vCPU, and MiB that an example adds to a forward pass."""
 
 DATASETS: dict[str, tuple[int, int, int]] = {
-    "small": (10_000, 256, 900),
-    "medium": (50_000, 512, 900),
-    "large": (200_000, 1024, 1200),
+    "small": (10_000, 256, 600),
+    "medium": (50_000, 512, 600),
+    "large": (200_000, 1024, 800),
 }
 """Examples, a global batch, and steps."""
 
@@ -85,7 +85,7 @@ class Workload:
                     "provider": self.provider,
                     "seed": self.seed,
                     "noise": NOISE,
-                    "beat": "4s" if self.model == "cnn" else "10s",
+                    "beat": "4s" if self.model == "cnn" else "16s",
                 },
                 "workers": {"max": MAX_WORKERS, **(fleet or {})},
                 "planner": {"name": planner},

@@ -46,6 +46,7 @@ class Forecaster:
     request: PlanRequest
     observations: Sequence[Observation] = ()
     _fitted: dict[str, Fitted] = field(default_factory=dict)
+    _told: dict[Allocation, Forecast] = field(default_factory=dict)
 
     @property
     def scene(self) -> Scene:
@@ -60,7 +61,12 @@ class Forecaster:
         return "guessed" if self.scene.profile.speed is None else "profiled"
 
     def forecast(self, allocation: Allocation) -> Forecast:
-        """What a fleet would take and cost."""
+        """What a fleet would take and cost; kept, since searches come by the same fleets again and again."""
+        if allocation not in self._told:
+            self._told[allocation] = self._forecast(allocation)
+        return self._told[allocation]
+
+    def _forecast(self, allocation: Allocation) -> Forecast:
         scene, work, fleet = self.scene, self._work(), self._fleet(allocation)
         channel, fitted = self._channel(allocation), self._learned(allocation)
         values = fitted.values
