@@ -59,6 +59,8 @@ class EventLines:
                 yield f"rank {data['rank']} ran out of its {sizes[0]}: workers are launched with {sizes[1]} from now on"
             case "order":
                 yield _order(data)
+            case "replanned":
+                yield _replanned(data)
             case "output":
                 yield f"[rank {data['rank']}] {data['text']}"
             case "failed":
@@ -106,6 +108,12 @@ def _planned(data: Mapping[str, Any]) -> str:
     sync = allocation["sync"]
     workers = f"{count} worker{'s' if count != 1 else ''} of {format_bytes(allocation['memory_mib'] * 2**20)}"
     return f"plan: {workers}, {sync['mode']} over {sync['channel']} ({data['reason']})"
+
+
+def _replanned(data: Mapping[str, Any]) -> str:
+    size, before = (format_bytes(data[key] * 2**20) for key in ("memory_mib", "from_memory_mib"))
+    change = f"{data['workers']} x {size} instead of {data['from_workers']} x {before}"
+    return f"replanned ({data['trigger']}): {change}: {data['reason']}"
 
 
 def _order(data: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from smlt.core.run_events import (
     Kill,
     LaunchFailed,
     OpenRound,
+    PlanChanged,
     Record,
     ScaleRequested,
     Started,
@@ -132,6 +133,8 @@ class Controller:
                 yield from self._on_launch_failed(event)
             case ScaleRequested():
                 yield from self._on_scale(event)
+            case PlanChanged():
+                yield from self._on_plan_changed(event)
             case CancelRequested():
                 yield from self._on_cancel(event)
             case Tick():
@@ -151,6 +154,7 @@ class Controller:
     def _adopt(self, now: float, adopted: Adopted) -> Iterator[Command]:
         """Go on with the functions that an earlier controller launched, in the round that is open."""
         self._fleet.current, self._stop.wished = Generation.adopted(adopted, now), adopted.wish
+        self._fleet.current.memory_mib = self._fleet.memory.mib
         self._allowance.launched(self._fleet.current.workers)
         self._watch.evaluates(adopted.eval_examples)
         self._timetable.total_steps = adopted.total_steps
@@ -333,6 +337,7 @@ class Controller:
 
     def _memory_raised(self, member: Member, how: str) -> Iterator[Command]:
         self._allowance.enlarged()
+        self._fleet.current.memory_mib = self._fleet.memory.mib  # rank by rank, where a rank needs it
         about = {"from_mib": member.memory_mib, "memory_mib": self._fleet.memory.mib, "detail": how}
         yield Record("memory_raised", {**vars(member.address), **about})
 
@@ -388,7 +393,7 @@ class Controller:
         current = self._fleet.current
         room = self.terms.max_workers - len(self._fleet.old) - current.functions
         rank = self._succession.due(current, room, now) if current.heir is None and not self._fleet.next else None
-        if rank is not None and current.workers == self._fleet.workers and self._allowance.can_pay(1):
+        if rank is not None and self._fleet.is_as_wanted and self._allowance.can_pay(1):
             yield from self._fleet.launch_heir(rank, now)
 
     def _hand_over_rank(self, now: float) -> Iterator[Command]:
@@ -553,6 +558,16 @@ class Controller:
         return self._fleet.memory
 
     @property
+    def is_as_wanted(self) -> bool:
+        """Whether it trains with the fleet that it shall have, and no other is on its way."""
+        return self.state is State.RUNNING and self._fleet.is_as_wanted and not self._fleet.old
+
+    @property
+    def steps_left(self) -> int:
+        """Steps to the end of the job; 0 before anybody has said how many there are."""
+        return self._timetable.steps_left
+
+    @property
     def stopping_s(self) -> float:
         """Time to end at an agreed step."""
         return self._timetable.stopping_s
@@ -572,6 +587,14 @@ class Controller:
         yield from self._fleet.drop_next()
         yield from self._mind_allocation(event.now)
 
+    def _on_plan_changed(self, event: PlanChanged) -> Iterator[Command]:
+        """Another fleet for the rest of the run; the next tick knows what its functions cost, and launches them."""
+        if self._why_not_scale(event.workers) or not self._fleet.is_as_wanted:
+            return
+        self._fleet.workers, self._fleet.memory.mib = event.workers, event.memory_mib
+        yield Record("replanned", {"workers": event.workers, "memory_mib": event.memory_mib, **event.why})
+        yield from self._fleet.drop_next()
+
     def _why_not_scale(self, workers: int) -> str:
         most = min(self.terms.max_workers, self.terms.max_ranks or self.terms.max_workers)
         if self._stop.ending:
@@ -585,7 +608,7 @@ class Controller:
     def _mind_allocation(self, now: float) -> Iterator[Command]:
         """See to it that the run has as many workers as it shall have, once it neither starts nor recovers."""
         current = self._fleet.current
-        if current.workers == self._fleet.workers or self._fleet.next or self._stop.wished or self._fleet.old:
+        if self._fleet.is_as_wanted or self._fleet.next or self._stop.wished or self._fleet.old:
             return
         if not current.is_open or current.is_leaving or not current.is_ready:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready, Round, StepRecord
@@ -244,6 +244,21 @@ class ScaleRequested:
 
 
 @dataclass(frozen=True)
+class PlanChanged:
+    """Another fleet is better for the rest of the run.
+
+    Attributes:
+        workers, memory_mib: of it.
+        why: for the record.
+    """
+
+    now: float
+    workers: int
+    memory_mib: int
+    why: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class CancelRequested:
     """The user wants to stop; the second time, or where the user says so, at once. `order` as above."""
 
@@ -285,6 +300,7 @@ Event = (
     | WorkerExited
     | LaunchFailed
     | ScaleRequested
+    | PlanChanged
     | CancelRequested
     | Tick
 )
