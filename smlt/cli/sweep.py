@@ -103,12 +103,11 @@ def _planned(
 ) -> list[Cell]:
     """Cells with what is submitted for each; money is confirmed before any is spent."""
     from smlt.cli.spending import confirm_spending
-    from smlt.core.engine import plan_for
+    from smlt.core.engine import planned
 
     ready = []
     for cell in cells:
-        request = replace(cell.request, kept=parcel)
-        plan = plan_for(request, registry, profile)
-        confirm_spending(request, plan, registry, yes=yes)
-        ready.append(replace(cell, request=replace(request, plan=plan)))
+        request = planned(replace(cell.request, kept=parcel, profile=profile), registry)
+        confirm_spending(request, registry, yes=yes)
+        ready.append(replace(cell, request=request))
     return ready
