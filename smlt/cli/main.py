@@ -19,6 +19,7 @@ from smlt.cli import (
     cancel,
     check,
     clean,
+    compare,
     config,
     init,
     logs,
@@ -26,12 +27,14 @@ from smlt.cli import (
     prices,
     profile,
     recipes,
+    report,
     resume,
     runs,
     scale,
     serve_channel,
     simulate,
     status,
+    sweep,
     train,
 )
 from smlt.core.errors import SmltError
@@ -45,11 +48,14 @@ app = typer.Typer(
 )
 app.command("init")(init.init)
 app.command("plan")(plan.plan)
+app.command("compare")(compare.compare)
 app.command("profile")(profile.profile)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("resume")(resume.resume)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("attach")(attach.attach)
 app.command("scale")(scale.scale)

@@ -54,7 +54,8 @@ def plan(
     from smlt.core.planning import profile_for, survey_job
     from smlt.core.plugins import load_registry
     from smlt.core.profile import read_profile
-    from smlt.report.time_cost import check_picture, draw_plans
+    from smlt.report.picture import check_picture
+    from smlt.report.time_cost import draw_plans
 
     if png is not None:
         check_picture(png)

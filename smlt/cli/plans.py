@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from smlt.core.planner import Plan
     from smlt.core.planning import Planned
 
+LEFT_OUT = "evaluations, checkpoints, reading data that do not lie in memory, taxes, discounts, free tiers"
+"""Of times and costs."""
+
 SHOWN = 8
 """Candidates in the table; the document has all."""
 
@@ -50,7 +53,7 @@ def _assumptions(planned: Planned) -> dict[str, Any]:
         "budget_usd": request.budget_usd,
         "speed": forecast.speed if forecast else None,
         "prices": {"provider": catalog.provider, "as_of": catalog.as_of, "sha256": catalog.sha256} if catalog else None,
-        "left_out": "evaluations, checkpoints, reading data that do not lie in memory, taxes, discounts, free tiers",
+        "left_out": LEFT_OUT,
         "constants": [asdict(each) for each in survey.assumptions],
     }
 
@@ -68,7 +71,7 @@ def print_plans(planned: Planned) -> None:
     for line in _notes(planned):
         print(line)
     if request.scene:
-        print(f"prices: {_prices(request.scene.catalog)}; without {_assumptions(planned)['left_out']}")
+        print(f"prices: {_prices(request.scene.catalog)}; without {LEFT_OUT}")
 
 
 def _row(plan: Plan) -> list[str]:
@@ -84,21 +87,22 @@ def _row(plan: Plan) -> list[str]:
         *start,
         f"{step.total_s * 1000:.4g} ms",
         parts,
-        _range(forecast.finish_s, format_duration),
-        _range(forecast.cost_usd, _usd),
+        shown_range(forecast.finish_s, format_duration),
+        shown_range(forecast.cost_usd, usd_of),
         f"{forecast.memory_mib.likely:.0f} MiB",
         plan.reason,
     ]
 
 
-def _range(found: Range, shown: Any) -> str:
+def shown_range(found: Range, shown: Any) -> str:
     """Its likely case, and between which two cases of three lie."""
     if found.low == found.high:
         return str(shown(found.likely))
     return f"{shown(found.likely)} ({shown(found.low)} to {shown(found.high)})"
 
 
-def _usd(usd: float) -> str:
+def usd_of(usd: float) -> str:
+    """US dollars to two digits, as sure as predictions are."""
     return f"${usd:.2g}" if usd else "$0"
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from smlt.core import best, layout
+from smlt.core import best, layout, strict_json
 from smlt.core.ledger import Ledger
 from smlt.core.planner import Plan
 from smlt.core.planning import planner_name
@@ -42,6 +42,7 @@ def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledg
         catalog_sha256=ledger.catalog.sha256,
         model_path=model_path,
     )
+    run.store.put(layout.CATALOG, strict_json.dumps(ledger.catalog.to_plain(), indent=2).encode())
     run.store.put(layout.SUMMARY, summary.to_json().encode())
     log.flush()
     return summary

@@ -29,6 +29,7 @@ from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog, read_events
 from smlt.core.runs import OpenRun, as_taken, open_run
 from smlt.core.summary import Summary
+from smlt.core.versions import versions
 
 __all__ = ["Interrupts", "RunRequest", "plan_for", "run"]
 
@@ -196,6 +197,7 @@ def _description(opened: OpenRun, request: RunRequest) -> dict[str, object]:
             "preload": list(parcel.preload),
         },
         "smlt": __version__,
+        "versions": versions(),
         "job": spec.to_plain(),
     }
 

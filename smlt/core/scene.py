@@ -40,6 +40,8 @@ class Scene:
         channels: that may be used, at least one.
         time_limit_s: the platform ends a function after this; None for never.
         micro_batch: most examples in one forward pass; None for all of a rank's share.
+        shares_task: whether forecasts are held against others of the same task: what is not known of the task itself
+            moves all of them alike, and is no part of their ranges.
     """
 
     profile: Profile
@@ -50,3 +52,4 @@ class Scene:
     channels: tuple[ChannelOffer, ...]
     time_limit_s: float | None = None
     micro_batch: int | None = None
+    shares_task: bool = False

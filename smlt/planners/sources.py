@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from smlt.core.catalog import Catalog, FigurePath
-from smlt.core.profile import Profile
 from smlt.core.scene import ChannelOffer, Scene
 from smlt.planners.analytic import COMPUTE_PRIORS
 from smlt.planners.constants import SPREADS, Constant
@@ -30,24 +29,26 @@ def constants_for(scene: Scene, channel: ChannelOffer) -> dict[str, Constant]:
     read = store_constants if channel.table == "stores" else server_constants
     return merged(
         COMPUTE_PRIORS,
-        _compute(scene.profile, is_here=scene.is_profiled_here),
+        compute_constants(scene),
         _start(scene, channel),
         read(scene.catalog, channel.entry, scene.functions),
     )
 
 
-def _compute(profile: Profile, *, is_here: bool) -> dict[str, Constant]:
+def compute_constants(scene: Scene) -> dict[str, Constant]:
+    """How quickly a vCPU computes: as it was profiled, or a guess."""
+    profile = scene.profile
     if profile.speed is None:
         per_example = 6 * GUESSED_USES * profile.parameters
         return {
             "examples_per_vcpu_s": Constant(
                 GUESSED_FLOPS_PER_VCPU / per_example,
-                GUESS_SPREAD,
+                ELSEWHERE_SPREAD if scene.shares_task else GUESS_SPREAD,
                 f"smlt: a guess: 6 x {GUESSED_USES} x {profile.parameters} operations an example, at 1e10 a second",
             )
         }
     speed = profile.speed
-    spread = HERE_SPREAD if is_here else ELSEWHERE_SPREAD
+    spread = HERE_SPREAD if scene.is_profiled_here else ELSEWHERE_SPREAD
     source = f"profiled {profile.taken_on} on {profile.machine}, {speed.steps} steps"
     found = {
         "examples_per_vcpu_s": Constant(speed.examples_per_vcpu_s, spread, source),
@@ -63,12 +64,12 @@ def _start(scene: Scene, channel: ChannelOffer) -> dict[str, Constant]:
     """Start-up: the platform's, where a framework's import is in it; else what building the task took here. A server
     that is not there yet is made first."""
     offer = scene.catalog.functions.get(scene.functions)
-    made = _seconds(scene.catalog, ("servers", channel.entry, "create_s")) if channel.table == "servers" else None
+    made = seconds_of(scene.catalog, ("servers", channel.entry, "create_s")) if channel.table == "servers" else None
     if offer is None or offer.start_s is None:
         told = "smlt: what building the task took on this machine"
         base = Constant(max(scene.profile.build_s, 0.01), 2.0, told)
     else:
-        base = _seconds(scene.catalog, ("functions", scene.functions, "start_s")) or COMPUTE_PRIORS["start_base_s"]
+        base = seconds_of(scene.catalog, ("functions", scene.functions, "start_s")) or COMPUTE_PRIORS["start_base_s"]
     if made is not None:
         base = Constant(base.value + made.value, made.spread, f"{base.source}; and the server: {made.source}")
     found = {"start_base_s": base}
@@ -78,7 +79,7 @@ def _start(scene: Scene, channel: ChannelOffer) -> dict[str, Constant]:
     return found
 
 
-def _seconds(catalog: Catalog, path: FigurePath) -> Constant | None:
+def seconds_of(catalog: Catalog, path: FigurePath) -> Constant | None:
     """A range of seconds in a price list: between its ends lie two cases of three; None where it is not stated."""
     ends = getattr(catalog.offer_at(path), path[-1], None)
     if ends is None:

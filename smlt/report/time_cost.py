@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
-from smlt.core.errors import ConfigError, StorageError
 from smlt.core.forecast import Forecast, pareto
 from smlt.core.planner import PlanRequest, Survey
+from smlt.report.picture import new_figure, save_figure
 
 COLOURS = {"met": "#009e73", "uncertain": "#e69f00", "missed": "#b5b5b5"}
 """Of plans by how they stand to the limits; told apart by all eyes (Okabe and Ito, "Color universal design", 2008)."""
 
 LABELS = {"met": "keeps the limits", "uncertain": "may keep them", "missed": "does not"}
-DPI = 150
-
-
-def check_picture(path: Path) -> None:
-    """See that a picture can be drawn and written; raises `ConfigError`. To be asked before anything is computed."""
-    if not importlib.util.find_spec("matplotlib"):
-        raise ConfigError("--png needs matplotlib, which is not installed", "pip install 'smlt[report]'")
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"--png {path}: a picture's name ends in .png", f"like {path.with_suffix('.png')}")
-    folder = path.absolute().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)) or path.is_dir():
-        raise ConfigError(f"--png {path} cannot be written", "name a file in a folder that is there and is yours")
 
 
 def draw_plans(survey: Survey, request: PlanRequest, path: Path) -> None:
@@ -35,11 +21,7 @@ def draw_plans(survey: Survey, request: PlanRequest, path: Path) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.0, 4.6)
     panel = figure.subplots()
     shown = [plan.forecast for plan in survey.plans if plan.forecast is not None]
     _draw_points(panel, shown)
@@ -56,10 +38,7 @@ def draw_plans(survey: Survey, request: PlanRequest, path: Path) -> None:
     panel.set_ylabel("predicted cost, USD")
     panel.legend(fontsize="small", frameon=False)
     panel.spines[["top", "right"]].set_visible(False)
-    try:
-        figure.savefig(path, format="png", dpi=DPI)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error}", "is the disk full?") from error
+    save_figure(figure, path)
 
 
 def _draw_points(panel: Any, shown: list[Forecast]) -> None:
