@@ -59,6 +59,8 @@ class EventLines:
                 yield f"rank {data['rank']} ran out of its {sizes[0]}: workers are launched with {sizes[1]} from now on"
             case "order":
                 yield _order(data)
+            case "replanned":
+                yield _replanned(data)
             case "output":
                 yield f"[rank {data['rank']}] {data['text']}"
             case "failed":
@@ -108,6 +110,12 @@ def _planned(data: Mapping[str, Any]) -> str:
     return f"plan: {workers}, {sync['mode']} over {sync['channel']} ({data['reason']})"
 
 
+def _replanned(data: Mapping[str, Any]) -> str:
+    size, before = (format_bytes(data[key] * 2**20) for key in ("memory_mib", "from_memory_mib"))
+    change = f"{data['workers']} x {size} instead of {data['from_workers']} x {before}"
+    return f"replanned ({data['trigger']}): {change}: {data['reason']}"
+
+
 def _order(data: Mapping[str, Any]) -> str:
     if data["order"] == "scale":
         what = f"to scale to {data['workers']} worker{'s' if data['workers'] != 1 else ''}"
@@ -137,6 +145,8 @@ def _detail(event: RunEvent) -> Iterator[str]:
         case "rank_handed_over":
             stall = format_duration(data["stall_s"])
             yield f"another function took over rank {data['rank']}; {stall} without a step"
+        case "stop_failed":
+            yield f"the function of rank {data['rank']} could not be ended: {data['detail']}"
         case "launch_failed":
             yield f"rank {data['rank']} could not be launched: {data['detail']}"
         case "rolled_back":

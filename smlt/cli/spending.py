@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from smlt.core.plugins import Registry
 
 
-def confirm_spending(request: RunRequest, plan: Plan, registry: Registry, *, yes: bool) -> None:
+def confirm_spending(request: RunRequest, registry: Registry, *, yes: bool) -> None:
     """Where functions cost money, show what they would and ask; `yes` and, without a terminal, a budget are an answer.
 
     Raises:
@@ -22,8 +22,10 @@ def confirm_spending(request: RunRequest, plan: Plan, registry: Registry, *, yes
     """
     from smlt.core.price_settings import catalog_in_force
 
-    spec = request.spec
+    spec, plan = request.spec, request.plan
     backend = registry.backend(spec.backend.name, spec.backend.options)
+    if plan is None or backend.is_simulated:
+        return
     catalog = catalog_in_force(backend.catalog, spec.prices)
     allocation = plan.allocation
     each = catalog.function.usd_per_s(allocation.memory_mib)

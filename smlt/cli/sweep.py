@@ -97,15 +97,14 @@ def sweep(
 def _planned(cells: Sequence[Cell], registry: Registry, profile: Profile | None, *, yes: bool) -> list[Cell]:
     """Cells with what is submitted for each: the task is packed once, and money confirmed before any is spent."""
     from smlt.cli.spending import confirm_spending
-    from smlt.core.engine import plan_for
+    from smlt.core.engine import planned
     from smlt.core.parcel import make_parcel
 
     first = cells[0].request
     parcel = make_parcel(first.spec, first.folder, first.runs_dir.parents[2], None)
     ready = []
     for cell in cells:
-        request = replace(cell.request, kept=parcel)
-        plan = plan_for(request, registry, profile)
-        confirm_spending(request, plan, registry, yes=yes)
-        ready.append(replace(cell, request=replace(request, plan=plan)))
+        request = planned(replace(cell.request, kept=parcel, profile=profile), registry)
+        confirm_spending(request, registry, yes=yes)
+        ready.append(replace(cell, request=request))
     return ready

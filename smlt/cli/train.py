@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -58,7 +57,7 @@ def train(
     from smlt.cli.driving import Shown, drive
     from smlt.cli.loading import absolute_runs_dir, load_settings
     from smlt.cli.spending import confirm_spending
-    from smlt.core.engine import RunRequest, plan_for
+    from smlt.core.engine import RunRequest, planned
     from smlt.core.plugins import load_registry
     from smlt.core.profile import read_profile
 
@@ -69,9 +68,8 @@ def train(
         "catalog": catalog,
     }  # fmt: skip
     settings = load_settings(registry, config=config, assignments=assignments, flags=flags)
-    request = RunRequest(settings.spec, absolute_runs_dir(runs_dir), settings.folder)
     measured = read_profile(profile) if profile else None
-    plan = plan_for(request, registry, measured)
-    confirm_spending(request, plan, registry, yes=yes)
-    request = replace(request, plan=plan)
+    request = RunRequest(settings.spec, absolute_runs_dir(runs_dir), settings.folder, profile=measured)
+    request = planned(request, registry)
+    confirm_spending(request, registry, yes=yes)
     raise typer.Exit(drive(request, registry, Shown(output, quiet, verbose, debug), detach=detach))

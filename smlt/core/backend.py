@@ -14,10 +14,14 @@ from pydantic import BaseModel, ConfigDict
 
 from smlt.core.catalog import Catalog
 from smlt.core.chaos import Fault
+from smlt.core.clock import Clock
+from smlt.core.control import Mailbox
 from smlt.core.errors import ConfigError, nearest
 from smlt.core.planner import Sync
+from smlt.core.profile import Profile
+from smlt.core.run_events import Address
 from smlt.core.scene import ChannelOffer
-from smlt.core.storage import ChannelSpec, StoreSpec
+from smlt.core.storage import ChannelSpec, ObjectStore, StoreSpec
 
 API_VERSION = (1, 0)
 """Version of what a plugin implements: another major is refused, a newer minor warned about."""
@@ -172,6 +176,16 @@ class Launcher(ABC):
         """End a function now."""
         self._do_stop(handle)
 
+    def mailbox(self, store: ObjectStore, address: Address, *, is_adopted: bool = False) -> Mailbox:
+        """What a function tells its controller is read there.
+
+        Args:
+            store: of the run, where functions write it.
+            address: whose.
+            is_adopted: another controller has launched it, and may have read the first messages.
+        """
+        return Mailbox(store, address.generation, address.rank, address.incarnation, is_adopted=is_adopted)
+
     def logs(self, handle: str) -> str:
         """What the function printed, as far as the platform kept it."""
         return self._do_logs(handle)
@@ -208,6 +222,8 @@ class RunPlace:
         runs_dir: the user's folder for runs; cloud backends keep only small things there.
         preload: framework modules that warm functions import ahead, for example ("torch",).
         threads: threads of one worker's mathematics.
+        clock: the run's.
+        profile: of the task; None where nobody has looked, which is never so where the backend `is_simulated`.
         requirements: what the task needs in functions beside its framework, as pip takes it.
         memory_mib: of the first functions, for a launcher that has to make ready for a size; 0 where it is not known.
     """
@@ -216,6 +232,8 @@ class RunPlace:
     runs_dir: Path
     preload: tuple[str, ...] = ()
     threads: int = 1
+    clock: Clock = field(default_factory=Clock)
+    profile: Profile | None = None
     requirements: tuple[str, ...] = ()
     memory_mib: int = 0
 
@@ -249,9 +267,14 @@ OptionsT = TypeVar("OptionsT", bound=BackendOptions)
 
 
 class Backend(ABC, Generic[OptionsT]):
-    """One place where functions run. Made from validated options; makes nothing until asked."""
+    """One place where functions run. Made from validated options; makes nothing until asked.
+
+    Attributes:
+        is_simulated: whether nothing is trained and nothing spent: no model comes out, and nobody is asked before.
+    """
 
     api_version: ClassVar[tuple[int, int]] = API_VERSION
+    is_simulated: ClassVar[bool] = False
     Options: ClassVar[type[BackendOptions]] = BackendOptions
 
     def __init__(self, name: str, options: OptionsT) -> None:
@@ -303,6 +326,15 @@ class Backend(ABC, Generic[OptionsT]):
         """Runs what this channel needs beside the ranks: entered before the first launch, left after the last end."""
         del channel, place
         return nullcontext()
+
+    def clock(self) -> Clock:
+        """The time that a run goes by, from now on."""
+        return Clock()
+
+    def beat_s(self, workers: int) -> float:
+        """How often each of so many workers reports and looks for orders."""
+        del workers
+        return self.limits.beat_s
 
     def threads_for(self, workers: int) -> int:
         """Threads of one worker's mathematics when so many workers run."""

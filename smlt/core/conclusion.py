@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import asdict, replace
 from itertools import pairwise
 from urllib.parse import urlsplit
@@ -25,9 +24,10 @@ def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledg
 
     `finished` is written last, so that who reads it in the log finds the summary.
     """
-    now = time.monotonic()
+    now = run.place.clock.monotonic()
     cost = ledger.items_usd(now)
-    model_path = _path_of(run.backend.object_store(run.place), layout.MODEL) if finish.status == "succeeded" else ""
+    has_model = finish.status == "succeeded" and not run.backend.is_simulated
+    model_path = _path_of(run.backend.object_store(run.place), layout.MODEL) if has_model else ""
     log.append("spent", {"usd": cost["total"], "function_s": ledger.function_s(now)})
     log.flush()
     ended = {"status": finish.status, "stop_reason": finish.stop_reason, "model_path": model_path}
@@ -79,6 +79,7 @@ def _summary(run: OpenRun, finish: Finish, plan: Plan, events: list[RunEvent]) -
         replacements=view.replacements,
         recovered_fast=view.recovered_fast,
         handover_stall_seconds=view.handover_stalls_s,
+        probes=view.probes,
         rank_handover_stall_seconds=view.rank_handover_stalls_s,
         allocation={**asdict(plan.allocation), "workers": view.workers_wanted, "memory_mib": view.memory_mib},
         planner=planner_name(run.spec, run.backend),

@@ -228,6 +228,11 @@ class Mailbox:
             self._kept.append((key, mail.steps[-1].step if mail.steps else -1))
             yield mail
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing that was read is still to be removed."""
+        return not self._kept
+
     def clear(self, known: float) -> None:
         """Remove what was read and is in the log, where another controller would find it: steps before `known`."""
         while self._kept and self._kept[0][1] < known:

@@ -26,6 +26,7 @@ from smlt.core.run_events import (
     Kill,
     LaunchFailed,
     OpenRound,
+    PlanChanged,
     Record,
     ScaleRequested,
     Started,
@@ -132,6 +133,8 @@ class Controller:
                 yield from self._on_launch_failed(event)
             case ScaleRequested():
                 yield from self._on_scale(event)
+            case PlanChanged():
+                yield from self._on_plan_changed(event)
             case CancelRequested():
                 yield from self._on_cancel(event)
             case Tick():
@@ -151,6 +154,7 @@ class Controller:
     def _adopt(self, now: float, adopted: Adopted) -> Iterator[Command]:
         """Go on with the functions that an earlier controller launched, in the round that is open."""
         self._fleet.current, self._stop.wished = Generation.adopted(adopted, now), adopted.wish
+        self._fleet.current.memory_mib = self._fleet.memory.mib
         self._allowance.launched(self._fleet.current.workers)
         self._watch.evaluates(adopted.eval_examples)
         self._timetable.total_steps = adopted.total_steps
@@ -193,6 +197,7 @@ class Controller:
     def _follow(self, now: float) -> Iterator[Command]:
         """The next generation takes the place of the current one."""
         self._stop.wished, self._overlaps = "", True
+        self._succession.begins_anew()
         yield from self._fleet.drop_heir()
         if not self._fleet.take_next(now):
             yield from self._launch_current(now)
@@ -238,7 +243,7 @@ class Controller:
             self._watch.first_step_took(event.steps[0].seconds)
         member.stepped_in = max(member.stepped_in, event.steps[-1].round)
         if event.address.rank == 0:
-            self._watch.steps_took(event.steps)
+            self._watch.steps_took(event.steps, self._fleet.current.workers)
         self._fleet.current.stragglers.note(event.address.rank, event.steps)
         yield from self._course.note(event.address, event.steps)
 
@@ -332,6 +337,7 @@ class Controller:
 
     def _memory_raised(self, member: Member, how: str) -> Iterator[Command]:
         self._allowance.enlarged()
+        self._fleet.current.memory_mib = self._fleet.memory.mib  # rank by rank, where a rank needs it
         about = {"from_mib": member.memory_mib, "memory_mib": self._fleet.memory.mib, "detail": how}
         yield Record("memory_raised", {**vars(member.address), **about})
 
@@ -351,7 +357,7 @@ class Controller:
             if generation.is_over and not self._stop.has_failed:
                 yield from self._generation_over(now)
         elif self._stop.ending is None:
-            losses = self._losses.count(address.rank, self._course.step) if may_come_again else 0
+            losses = self._losses.count(address.generation, address.rank, self._course.step) if may_come_again else 0
             yield from self._replace(now, generation, address, how, losses)
         elif not self._stop.ending.at_once:  # without it the others come to no agreed step
             yield from self._stop.at_once(now, self._stop.ending)
@@ -387,7 +393,7 @@ class Controller:
         current = self._fleet.current
         room = self.terms.max_workers - len(self._fleet.old) - current.functions
         rank = self._succession.due(current, room, now) if current.heir is None and not self._fleet.next else None
-        if rank is not None and current.workers == self._fleet.workers and self._allowance.can_pay(1):
+        if rank is not None and self._fleet.is_as_wanted and self._allowance.can_pay(1):
             yield from self._fleet.launch_heir(rank, now)
 
     def _hand_over_rank(self, now: float) -> Iterator[Command]:
@@ -403,7 +409,7 @@ class Controller:
         current = self._fleet.current
         before = current.succeed()
         hands_over = before.is_here
-        self._succession.succeeded()
+        self._succession.begins_anew()
         if hands_over:
             self._fleet.old[before.address] = now
         if current.is_ready:
@@ -498,7 +504,7 @@ class Controller:
                 yield from self._retry(generation, now)
         if self._watch.is_stalled(self._fleet.current, now):
             yield Record("stalled", {"generation": self._fleet.current.number, "round": self._fleet.current.round})
-            losses = self._losses.count(EVERYBODY, self._course.step)
+            losses = self._losses.count(self._fleet.current.number, EVERYBODY, self._course.step)
             if losses > self.terms.max_losses:
                 yield from self._fail_of_losses(now, EVERYBODY, "no step came through", losses)
             else:
@@ -529,11 +535,17 @@ class Controller:
         if straggler is None:
             return
         member, seconds = current.members[straggler.rank], straggler.seconds_a_step
-        pays = replacing_pays(straggler, self._timetable.steps_left, self._watch.start_s, self._course.seconds)
+        pays = replacing_pays(straggler, self._timetable.steps_left, self._watch.start_s, self._setback_s)
         pays = pays and self._allowance.can_pay(1)
         yield Record("straggler", {**vars(member.address), "seconds_a_step": seconds, "replaced": pays})
         if pays:
             yield from self._lose(now, member, f"it is slow: each step waits {seconds:.2g} s for it")
+
+    @property
+    def _setback_s(self) -> float:
+        """What is computed again where a rank is lost: the step in hand; with PRIVATE state, all since the save."""
+        steps = max(1, self._course.step - max(0, self._saved_step)) if self.terms.has_private else 1
+        return steps * self._course.seconds
 
     def _may_overlap(self) -> bool:
         """Whether a second generation may live beside the current one."""
@@ -544,6 +556,16 @@ class Controller:
     def memory(self) -> MemorySize:
         """Of what it launches."""
         return self._fleet.memory
+
+    @property
+    def is_as_wanted(self) -> bool:
+        """Whether it trains with the fleet that it shall have, and no other is on its way."""
+        return self.state is State.RUNNING and self._fleet.is_as_wanted and not self._fleet.old
+
+    @property
+    def steps_left(self) -> int:
+        """Steps to the end of the job; 0 before anybody has said how many there are."""
+        return self._timetable.steps_left
 
     @property
     def stopping_s(self) -> float:
@@ -565,6 +587,14 @@ class Controller:
         yield from self._fleet.drop_next()
         yield from self._mind_allocation(event.now)
 
+    def _on_plan_changed(self, event: PlanChanged) -> Iterator[Command]:
+        """Another fleet for the rest of the run; the next tick knows what its functions cost, and launches them."""
+        if self._why_not_scale(event.workers) or not self._fleet.is_as_wanted:
+            return
+        self._fleet.workers, self._fleet.memory.mib = event.workers, event.memory_mib
+        yield Record("replanned", {"workers": event.workers, "memory_mib": event.memory_mib, **event.why})
+        yield from self._fleet.drop_next()
+
     def _why_not_scale(self, workers: int) -> str:
         most = min(self.terms.max_workers, self.terms.max_ranks or self.terms.max_workers)
         if self._stop.ending:
@@ -578,7 +608,7 @@ class Controller:
     def _mind_allocation(self, now: float) -> Iterator[Command]:
         """See to it that the run has as many workers as it shall have, once it neither starts nor recovers."""
         current = self._fleet.current
-        if current.workers == self._fleet.workers or self._fleet.next or self._stop.wished or self._fleet.old:
+        if self._fleet.is_as_wanted or self._fleet.next or self._stop.wished or self._fleet.old:
             return
         if not current.is_open or current.is_leaving or not current.is_ready:
             return

@@ -136,6 +136,11 @@ class Deployment:
         return next((member for member in named if member.address == address), None)
 
     @property
+    def is_as_wanted(self) -> bool:
+        """Whether the current generation has as many ranks, of the size, as it shall have."""
+        return (self.current.workers, self.current.memory_mib) == (self.workers, self.memory.mib)
+
+    @property
     def fits_twice(self) -> bool:
         """Whether there is room for two generations once nobody of one before is left."""
         return self.current.workers + self.workers <= self._terms.max_workers

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from smlt._version import __version__
 from smlt.core import checkpoint, layout, run_events
-from smlt.core.adoption import adoptable
+from smlt.core.adoption import NOTHING, adoptable
 from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
 from smlt.core.chaos import DRIVING, FaultPoints, once
 from smlt.core.control import ControlDesk, Mailbox
 from smlt.core.controller import Controller
 from smlt.core.endings import AGREED
-from smlt.core.errors import CloudError
+from smlt.core.errors import CloudError, SmltError
+from smlt.core.exchange_bill import ExchangeBill
 from smlt.core.lease import lease_s
 from smlt.core.ledger import Ledger
 from smlt.core.leftover import Leftover
 from smlt.core.messages import Mail, Order
 from smlt.core.orders import OrderBox
 from smlt.core.planner import Plan
+from smlt.core.replanning import MakeAdaptation, Replanning
 from smlt.core.runlog import RunLog
 from smlt.core.runs import OpenRun
 from smlt.core.storage import ChannelSpec
@@ -46,6 +47,9 @@ class Interrupts:
         """How often `cancel` was called."""
         return self._asked
 
+
+SILENCE_S, SILENT_BEATS = 5.0, 5
+"""A worker is lost that was not heard of for so long, and for so many beats."""
 
 BLIND_S = 2.0
 """After a gap of so long between two looks (a store out of reach, a laptop asleep) nobody's silence means anything."""
@@ -73,6 +77,7 @@ class Driver:
         launcher: starts functions; the caller closes it.
         log: of the run.
         ledger: counts what is spent.
+        adaptation: makes what plans the fleet anew.
     """
 
     def __init__(
@@ -85,21 +90,27 @@ class Driver:
         launcher: Launcher,
         log: RunLog,
         ledger: Ledger,
+        adaptation: MakeAdaptation,
     ) -> None:
         self._run, self._place, self._plan, self._channel = run, place, plan, channel
         self._desk, self._launcher, self._log, self._ledger = desk, launcher, log, ledger
         allocation, limits = plan.allocation, run.spec.limits
         fleet_usd_per_s = allocation.workers * ledger.price_usd_per_s(allocation.memory_mib)
         self._lease_s = lease_s(run.backend.limits.orphan_grace_s, limits.budget, fleet_usd_per_s)
-        self._functions: list[_Function] = []
+        self._functions: dict[run_events.Address, _Function] = {}
+        offers = {each.name: each for each in run.backend.channel_offers()}
+        self._bill = ExchangeBill(ledger, offers.get(allocation.sync.channel))
         self._orders = OrderBox(run.store, desk.epoch)
         self._faults = FaultPoints(run.backend.faults, -1, 0, desk.epoch - 1, once(run.store, -1))
-        self._began = self._flushed_at = self._ticked_at = time.monotonic()
+        self._clock, self._beat_s = place.clock, run.backend.beat_s(allocation.workers)
+        self._job = run.spec.to_plain()
+        self._began = self._flushed_at = self._ticked_at = self._clock.monotonic()
         self._known = self._setbacks = 0
         self._goes_back = 2 * allocation.sync.exchange_every if allocation.sync.recovers_fast else 0
-        self._told_until = 0.0
+        self._told = NOTHING
         self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
+        self._replanning = Replanning(adaptation, limits, allocation.sync, ledger, log, self._began)
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
         """Until the controller says that the run is over; goes on with the functions of the one before, if it can."""
@@ -111,18 +122,22 @@ class Driver:
                 memory_choices_mib=limits.memory_choices_mib if limits.memory_is_enforced else (),
                 max_workers=limits.max_workers,
                 max_ranks=min(phase.size for phase in run.spec.job.batch_phases),
+                largest_batch=max(phase.size for phase in run.spec.job.batch_phases),
                 deadline_s=run.spec.limits.deadline,
                 budget_usd=run.spec.limits.budget,
                 time_limit_s=limits.function_time_limit_s,
                 start_deadline_s=limits.start_deadline_s,
                 exchange_every=self._plan.allocation.sync.exchange_every,
                 has_private=self._plan.allocation.sync.has_private,
+                silence_s=max(SILENCE_S, SILENT_BEATS * self._beat_s),
+                stuck_s=max(SILENCE_S, SILENT_BEATS * self._beat_s),
             )
         )
+        self._bill.begin(self._plan.allocation.workers, self._began)
         resume_from = checkpoint.latest_manifest(run.store)
-        now = time.monotonic()
+        now = self._clock.monotonic()
         adopted = self._adopt(now, machine.stopping_s)
-        self._ledger.left_behind(time.monotonic())  # when they heard of their own last, nobody knows
+        self._ledger.left_behind(self._clock.monotonic())  # when they heard of their own last, nobody knows
         self._log.append("spent", self._spent(now))  # in the same segment as `created`: `orphans` relies on it
         self._known = run.before.step if adopted else self._take_over(layout.step_of(resume_from) if resume_from else 0)
         worker_usd = self._worker_usd(machine.stopping_s, machine.memory.mib)
@@ -139,15 +154,17 @@ class Driver:
         while self._finish is None:
             self._desk.renew()
             self._flush()
-            time.sleep(limits.beat_s / 4)
+            self._clock.sleep(self._beat_s / 4)
             for event in self._happenings(machine):
                 self._handle(machine, event)
             for number, order in self._orders.read():
-                self._handle(machine, _asked(number, order))
+                self._handle(machine, _asked(self._clock.monotonic(), number, order))
                 self._log.flush()  # somebody waits for the answer
+            if proposal := self._replanning.proposal(machine, self._clock.monotonic()):
+                self._handle(machine, proposal)
             while obeyed < interrupts.asked:
                 obeyed += 1
-                self._handle(machine, run_events.CancelRequested(time.monotonic()))
+                self._handle(machine, run_events.CancelRequested(self._clock.monotonic()))
         self._note(all_is_said=True)
         return self._finish
 
@@ -162,7 +179,7 @@ class Driver:
         if found is None or not handles:
             self._desk.change(round=None, wish="", is_deciding=False)
             return None
-        since = now - (time.time() - found.paid_until)
+        since = now - (self._clock.time() - found.paid_until)
         for address in addresses:
             label = address.label
             self._ledger.adopted(label, handles[label], since, found.memory_mib[address], found.lease_s[address])
@@ -171,9 +188,9 @@ class Driver:
             self._refuse(handles.values())
             return None
         for address in addresses:
-            mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation, is_adopted=True)
-            self._functions.append(_Function(address, handles[address.label], mailbox))
-        self._told_until = found.told_until
+            mailbox = self._launcher.mailbox(run.store, address, is_adopted=True)
+            self._functions[address] = _Function(address, handles[address.label], mailbox)
+        self._told = found.told
         self._desk.change(is_deciding=False)
         return found.adopted
 
@@ -182,7 +199,7 @@ class Driver:
         self._desk.change(round=None, wish="", is_deciding=False)
         for handle in handles:
             self._launcher.stop(handle)
-            self._ledger.ended(handle, time.monotonic())
+            self._ledger.ended(handle, self._clock.monotonic())
 
     def _take_over(self, until: int) -> int:
         """Note what workers told a controller that did not live to; returns how many steps the log has now."""
@@ -207,8 +224,10 @@ class Driver:
         match command:
             case run_events.Record(kind=kind, data=data):
                 self._log.append(kind, {**data, "lease_s": self._lease_s} if kind == "launched" else data)
+                self._replanning.recorded(kind, data)
                 if kind == "steps":
                     self._known = data["items"][-1]["step"] + 1
+                    self._bill.steps(data["items"], self._replanning.workers_of(data["generation"]))
                 is_to_checkpoint = kind == "rolled_back" and self._known - data["step"] >= self._goes_back
                 self._setbacks += is_to_checkpoint  # to an exchange costs as much, however old the checkpoint is
             case run_events.Launch():
@@ -220,16 +239,16 @@ class Driver:
                     round=opened,
                     wish=self._desk.control.wish if goes_on else "",
                     setbacks=self._setbacks,
-                    observed_s=time.monotonic() - self._began,
+                    observed_s=self._clock.monotonic() - self._began,
                 )
             case run_events.Wish(reason=reason):
                 self._desk.change(wish=reason)
             case run_events.StopWorkers():
                 self._desk.change(stop_now=True)
             case run_events.Kill(address=address):
-                self._kill(function for function in self._functions if function.address == address)
+                self._kill([self._functions[address]] if address in self._functions else [])
             case run_events.KillWorkers():
-                self._kill(self._functions)
+                self._kill(self._functions.values())
             case run_events.FindState():
                 self._news.append(run_events.StateFound(checkpoint.latest_manifest(self._run.store)))
             case run_events.Finish():
@@ -237,12 +256,17 @@ class Driver:
 
     def _kill(self, functions: Iterable[_Function]) -> None:
         for function in functions:
-            if not function.over:
+            if function.over:
+                continue
+            try:
                 self._launcher.stop(function.handle)
+            except SmltError as error:  # it is paid for until it ends, and its round is over: nobody waits for it
+                self._log.append("stop_failed", {**vars(function.address), "detail": error.message})
 
     def _launch(self, command: run_events.Launch) -> None:
         run, limits, allocation = self._run, self._run.backend.limits, self._plan.allocation
         address = command.address
+        self._replanning.launched(command)
         spec = RankSpec(
             run=run.name,
             generation=address.generation,
@@ -253,14 +277,14 @@ class Driver:
             smlt_version=__version__,
             store=run.backend.object_store(self._place),
             channel=self._channel,
-            job=run.spec.to_plain(),
+            job=self._job,
             bundle_sha256=run.parcel.sha256,
             task_module=run.parcel.module,
             task_class=run.parcel.class_name,
             task_payload=run.parcel.payload,
             scratch=run.backend.scratch(self._place),
             threads=run.backend.threads_for(command.workers),
-            beat_s=limits.beat_s,
+            beat_s=self._beat_s,
             orphan_grace_s=min(limits.orphan_grace_s, self._lease_s / 2),
             lease_s=self._lease_s,
             time_limit_s=limits.function_time_limit_s,
@@ -272,17 +296,17 @@ class Driver:
         try:
             handle = self._launcher.launch(spec)
         except CloudError as error:
-            self._news.append(run_events.LaunchFailed(time.monotonic(), address, error.message, error.hint))
+            self._news.append(run_events.LaunchFailed(self._clock.monotonic(), address, error.message, error.hint))
             return
-        self._ledger.started(handle, time.monotonic(), command.memory_mib, self._lease_s)
-        mailbox = Mailbox(run.store, address.generation, address.rank, address.incarnation)
-        self._functions.append(_Function(address, handle, mailbox))
+        self._ledger.started(handle, self._clock.monotonic(), command.memory_mib, self._lease_s)
+        mailbox = self._launcher.mailbox(run.store, address)
+        self._functions[address] = _Function(address, handle, mailbox)
 
     def _happenings(self, machine: Controller) -> Iterator[run_events.Event]:
         """All that has happened since the last look; a function's state is read before its mail, and told after it."""
         news, self._news = self._news, []
         yield from news
-        living = [function for function in self._functions if not function.over]
+        living = [function for function in self._functions.values() if not function.over]
         states = self._launcher.poll([function.handle for function in living])
         for function in living:
             state = states[function.handle]
@@ -290,7 +314,7 @@ class Driver:
                 yield from self._events_of(function, mail)
             if state.phase in (Phase.ENDED, Phase.LOST):
                 function.over = True
-                now = time.monotonic()
+                now = self._clock.monotonic()
                 self._ledger.ended(function.handle, now)
                 self._log.append("ended", vars(function.address))
                 lost = state.phase is Phase.LOST
@@ -298,10 +322,10 @@ class Driver:
         yield self._tick(machine)
 
     def _tick(self, machine: Controller) -> run_events.Tick:
-        now, stopping_s, memory = time.monotonic(), machine.stopping_s, machine.memory
-        blind, self._ticked_at = now - self._ticked_at > BLIND_S, now
+        now, stopping_s, memory = self._clock.monotonic(), machine.stopping_s, machine.memory
+        blind, self._ticked_at = now - self._ticked_at > max(BLIND_S, self._beat_s), now
         committed_usd = self._ledger.committed_usd(now, stopping_s)
-        leased_usd = self._ledger.committed_usd(now, self._run.backend.limits.beat_s)
+        leased_usd = self._ledger.committed_usd(now, self._beat_s)
         worker_usd, larger_usd = (self._worker_usd(stopping_s, mib) for mib in (memory.mib, memory.larger_mib or 0))
         return run_events.Tick(now, committed_usd, worker_usd, blind, leased_usd, larger_usd)
 
@@ -311,13 +335,14 @@ class Driver:
 
     def _events_of(self, function: _Function, mail: Mail) -> Iterator[run_events.Event]:
         """One mail as events, in the order in which things happened in the worker."""
-        now, address = time.monotonic(), function.address
+        now, address = self._clock.monotonic(), function.address
         for line in mail.output:
             self._log.append("output", {"generation": address.generation, "rank": address.rank, "text": line})
         yield run_events.Beat(now, address, mail.phase, mail.step, mail.awaits, mail.phase_s)
         if mail.ready:
+            self._replanning.ready(mail.ready.shape, now)
             yield run_events.WorkerReady(now, address, mail.ready)
-        steps = tuple(record for record in mail.steps if record.ended > self._told_until)
+        steps = tuple(record for record in mail.steps if (record.round, record.step) > self._told)
         if steps:
             yield run_events.StepsDone(address, steps)
         for rejoined in mail.rejoined:
@@ -333,8 +358,8 @@ class Driver:
             yield run_events.WorkerLeft(now, address, mail.left, manifest)
 
     def _flush(self) -> None:
-        now = time.monotonic()
-        if now - self._flushed_at < FLUSH_S:
+        now = self._clock.monotonic()
+        if now - self._flushed_at < max(FLUSH_S, self._beat_s):
             return
         self._flushed_at = now
         self._log.append("spent", self._spent(now))
@@ -346,12 +371,13 @@ class Driver:
     def _note(self, *, all_is_said: bool = False) -> None:
         """Write the log; only then is mail cleared away, if what it says is in it."""
         self._log.flush()
-        for function in self._functions:
+        for function in list(self._functions.values()):
             function.mailbox.clear(math.inf if all_is_said else self._known)
+            if function.over and function.mailbox.is_clear:
+                del self._functions[function.address]
 
 
-def _asked(number: int, order: Order) -> run_events.Event:
-    now = time.monotonic()
+def _asked(now: float, number: int, order: Order) -> run_events.Event:
     if order.scale:
         return run_events.ScaleRequested(now, order.scale.workers, number)
     return run_events.CancelRequested(now, bool(order.cancel and order.cancel.at_once), number)

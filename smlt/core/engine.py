@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from smlt._version import __version__
 from smlt.core import checkpoint, layout
+from smlt.core.adaptation import Adaptation
 from smlt.core.catalog import Catalog
 from smlt.core.conclusion import conclude
 from smlt.core.control import RENEW_S, ControlDesk
@@ -21,7 +21,7 @@ from smlt.core.orphans import orphans
 from smlt.core.parcel import TaskParcel, make_parcel
 from smlt.core.patient_store import PatientStore
 from smlt.core.planner import Plan
-from smlt.core.planning import plan_job, planner_name, profile_for
+from smlt.core.planning import adaptation_for, plan_job, planner_name, profile_for, profile_of
 from smlt.core.plugins import Registry
 from smlt.core.price_settings import catalog_in_force
 from smlt.core.profile import Profile
@@ -29,9 +29,10 @@ from smlt.core.run_events import Finish
 from smlt.core.runlog import RunEvent, RunLog, read_events
 from smlt.core.runs import OpenRun, as_taken, open_run
 from smlt.core.summary import Summary
+from smlt.core.task import TaskShape
 from smlt.core.versions import versions
 
-__all__ = ["Interrupts", "RunRequest", "plan_for", "run"]
+__all__ = ["Interrupts", "RunRequest", "planned", "run"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class RunRequest:
         task_class: a class given in Python instead of a file.
         goes_on: the run of this name must be there; if it is finished, the job must ask for more of it.
         kept: the task as the run's store has it, instead of the files in `folder`.
-        plan: what is submitted; None for `plan_for` to ask the planner.
+        plan: what is submitted; None for `planned` to ask the planner.
+        profile: of the task, where it was taken already.
     """
 
     spec: JobSpec
@@ -55,20 +57,24 @@ class RunRequest:
     goes_on: bool = False
     kept: TaskParcel | None = None
     plan: Plan | None = None
+    profile: Profile | None = None
 
 
-def plan_for(request: RunRequest, registry: Registry, profile: Profile | None = None) -> Plan:
-    """What `run` submits for a request; where the planner predicts and no profile is given, the task is built to see.
+def planned(request: RunRequest, registry: Registry) -> RunRequest:
+    """The request with the plan that `run` submits, and with the profile that it rests on.
+
+    Where the planner predicts, or the backend is simulated, and no profile is given, the task is built to see.
 
     Raises:
         ConfigError: what is asked for cannot be had; nothing was started.
     """
-    spec = request.spec
+    spec, profile = request.spec, request.profile
     backend = registry.backend(spec.backend.name, spec.backend.options)
-    if registry.planner(planner_name(spec, backend)).needs_scene:
+    if backend.is_simulated or (not request.plan and registry.planner(planner_name(spec, backend)).needs_scene):
         parcel = request.kept or make_parcel(spec, request.folder, request.runs_dir, request.task_class)
         profile = profile_for(spec, backend, parcel, registry, profile)
-    return plan_job(spec, backend, request.runs_dir, registry, profile)
+    plan = request.plan or plan_job(spec, backend, request.runs_dir, registry, profile)
+    return replace(request, plan=plan, profile=profile)
 
 
 def run(
@@ -93,13 +99,17 @@ def run(
         ConfigError, PluginError, TaskError: the job as stated cannot be begun; nothing was started.
         StorageError, CloudError: the run's store or the backend cannot be used.
     """
-    began = time.monotonic()
     spec = request.spec
     backend = registry.backend(spec.backend.name, spec.backend.options)
+    clock = backend.clock()
+    began = clock.monotonic()
     parcel = request.kept or make_parcel(spec, request.folder, request.runs_dir, request.task_class)
-    plan = request.plan or plan_for(request, registry)
+    request = planned(request, registry)
+    plan = request.plan
+    assert plan is not None  # of a request that is planned
     prices = catalog_in_force(backend.catalog, spec.prices)
-    opened = open_run(spec, backend, parcel, request.runs_dir, registry, time.time(), goes_on=request.goes_on)
+    opened = open_run(spec, backend, parcel, request.runs_dir, registry, clock.time(), goes_on=request.goes_on)
+    opened = replace(opened, place=replace(opened.place, clock=clock, profile=request.profile))
     # Between two tries not so long that its record looks as if nobody drove the run.
     opened = replace(opened, store=PatientStore(opened.store, longest_s=RENEW_S))
     with ControlDesk.take(opened.store, opened.name) as desk:
@@ -107,14 +117,14 @@ def run(
         if opened.before.state == "succeeded":
             checkpoint.reopen(opened.store)
         plan = _with_memory(plan, opened.raised_mib)
-        log = RunLog(opened.store, time.time, listener)
+        log = RunLog(opened.store, clock.time, listener)
         ledger = _ledger(opened, prices)
         error: SmltError | None = None
         try:
             log.append("created", _description(opened, request))
             log.append("planned", _account(opened, plan))
             try:
-                finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts())
+                finish = _train(opened, plan, desk, log, ledger, interrupts or Interrupts(), registry)
                 desk.change()  # raises where another controller has taken over: it concludes the run
             except SmltError as reason:
                 if desk.is_succeeded:
@@ -122,7 +132,7 @@ def run(
                 error, finish = reason, _failed(reason)
                 log.append("failed", vars(finish.failure))
             # Before the record is closed: who takes the run next reads here how it ended.
-            summary = conclude(opened, log, finish, plan, ledger, time.monotonic() - began)
+            summary = conclude(opened, log, finish, plan, ledger, clock.monotonic() - began)
         finally:
             if not desk.is_succeeded:
                 desk.change()  # raises where another controller needs what would be cleaned away
@@ -133,9 +143,20 @@ def run(
 
 
 def _train(
-    opened: OpenRun, plan: Plan, desk: ControlDesk, log: RunLog, ledger: Ledger, interrupts: Interrupts
+    opened: OpenRun,
+    plan: Plan,
+    desk: ControlDesk,
+    log: RunLog,
+    ledger: Ledger,
+    interrupts: Interrupts,
+    registry: Registry,
 ) -> Finish:
-    backend = opened.backend
+    backend, spec, runs_dir = opened.backend, opened.spec, opened.place.runs_dir
+
+    def adaptation(shape: TaskShape, build_s: float) -> Adaptation | None:
+        profile = opened.place.profile or profile_of(spec, shape, build_s)
+        return adaptation_for(spec, backend, runs_dir, registry, profile)
+
     if opened.parcel.bundle:  # only now: the workers of a controller before may have been reading the old one
         opened.store.put(layout.CODE, opened.parcel.bundle)
     allocation = plan.allocation
@@ -145,7 +166,7 @@ def _train(
     with backend.serving(name, place):
         launcher = backend.launcher(place)
         try:
-            return Driver(opened, place, plan, channel, desk, launcher, log, ledger).drive(interrupts)
+            return Driver(opened, place, plan, channel, desk, launcher, log, ledger, adaptation).drive(interrupts)
         finally:
             launcher.close()
 
@@ -153,7 +174,8 @@ def _train(
 def _ledger(opened: OpenRun, prices: Catalog) -> Ledger:
     """With what earlier sessions have spent, and their functions after them."""
     ledger = Ledger(prices, opened.before.spent_usd, opened.before.function_s)
-    now, unix_now = time.monotonic(), time.time()
+    clock = opened.place.clock
+    now, unix_now = clock.monotonic(), clock.time()
     for orphan in orphans(event for _, event in read_events(opened.store)):
         unpaid_s = unix_now - orphan.since
         if unpaid_s > FLUSH_S + orphan.lease_s:  # it is over: its controller fell silent before it had to write again

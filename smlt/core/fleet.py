@@ -71,6 +71,7 @@ class Generation:
 
     Attributes:
         members: by rank.
+        memory_mib: what its functions are meant to have.
         round, opened_at: number of the round that is open, -1 before the first; and since when.
         stragglers: who holds the others up.
         heir: the next incarnation of a rank, which makes ready to take the place of the one that works; None for none.
@@ -79,7 +80,7 @@ class Generation:
     """
 
     def __init__(self, number: int, workers: int, now: float, memory_mib: int) -> None:
-        self.number = number
+        self.number, self.memory_mib = number, memory_mib
         self.members = [Member(Address(number, rank, 0), now, memory_mib) for rank in range(workers)]
         self.round = -1
         self.stragglers = Stragglers(workers)

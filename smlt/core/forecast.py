@@ -13,7 +13,7 @@ Source = Literal["guessed", "profiled", "observed"]
 """Where a compute speed comes from: nobody has measured it; a profile; steps of this very run."""
 
 Standing = Literal["met", "uncertain", "missed"]
-"""How a forecast stands to a limit: even its high case keeps it; only its likely case does; not even that."""
+"""How a forecast stands to a limit: even its high case keeps it; another case does; not even its low case."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Range:
 
     def standing(self, limit: float) -> Standing:
         """How it stands to a limit that it must not pass."""
-        return "met" if self.high <= limit else "uncertain" if self.likely <= limit else "missed"
+        return "met" if self.high <= limit else "uncertain" if self.low <= limit else "missed"
 
 
 @dataclass(frozen=True)

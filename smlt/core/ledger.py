@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from smlt.core.catalog import Catalog
+from smlt.core.offers import ServerOffer, StoreOffer
 
 
 class _Running(NamedTuple):
@@ -24,6 +26,9 @@ class Ledger:
     Args:
         catalog: the prices.
         earlier_usd, earlier_function_s: of the run's earlier sessions.
+
+    Attributes:
+        store_usd: what exchanges through an object store have cost in this session.
     """
 
     catalog: Catalog
@@ -31,8 +36,11 @@ class Ledger:
     earlier_function_s: float = 0.0
     _orphans: dict[str, _Running] = field(default_factory=dict)
     _open: dict[str, _Running] = field(default_factory=dict)
+    _alike: Counter[_Running] = field(default_factory=Counter)
     _closed_s: float = 0.0
     _closed_usd: float = 0.0
+    store_usd: float = 0.0
+    _server: tuple[ServerOffer, float] | None = None
 
     def orphaned(self, label: str, since: float, memory_mib: int, lease_s: float, requests: int) -> None:
         """A function of an earlier session may have run on; what it cost until `since` is in that session's figures."""
@@ -46,33 +54,49 @@ class Ledger:
 
     def started(self, handle: str, now: float, memory_mib: int, lease_s: float) -> None:
         """A function was launched, which may run on for `lease_s` without its controller."""
-        self._open[handle] = _Running(now, memory_mib, lease_s)
+        self._opened(handle, _Running(now, memory_mib, lease_s))
 
     def adopted(self, label: str, handle: str, since: float, memory_mib: int, lease_s: float) -> None:
         """A function of an earlier session goes on; what it cost until `since` is in that session's figures."""
         self._orphans.pop(label, None)
-        self._open[handle] = _Running(since, memory_mib, lease_s, requests=0)
+        self._opened(handle, _Running(since, memory_mib, lease_s, requests=0))
 
     def ended(self, handle: str, now: float) -> None:
         """A function is over; unknown and ended handles are passed over."""
         if handle in self._open:
-            self._close(self._open.pop(handle), now)
+            running = self._open.pop(handle)
+            self._alike[running] -= 1
+            if not self._alike[running]:
+                del self._alike[running]
+            self._close(running, now)
+
+    def exchanged(self, store: StoreOffer, *, puts: int, gets: int, bytes_up: int, bytes_down: int) -> None:
+        """Ranks have exchanged something through an object store."""
+        self.store_usd += store.usd(puts=puts, gets=gets, bytes_in=bytes_up, bytes_out=bytes_down)
+
+    def serves(self, server: ServerOffer, now: float) -> None:
+        """From now on ranks have this server for their exchanges; it is billed until the end."""
+        self._server = server, now
 
     def function_s(self, now: float) -> float:
         """Seconds of all functions so far."""
-        running_s = sum(now - running.since for running in self._open.values())
+        running_s = sum((now - running.since) * count for running, count in self._alike.items())
         orphans_s = sum(now + orphan.lease_s - orphan.since for orphan in self._orphans.values())
         return self.earlier_function_s + orphans_s + self._closed_s + running_s
 
     def items_usd(self, now: float) -> dict[str, float]:
         """What was spent so far, by item; `total` is their sum."""
-        functions = self._past_usd(now) + sum(self._price_usd(running, now) for running in self._open.values())
-        return {"total": functions, "functions": functions}
+        running_usd = (self._price_usd(running, now) * count for running, count in self._alike.items())
+        functions = self._past_usd(now) + sum(running_usd)
+        others = {"channel": self._server_usd(now), "store": self.store_usd}
+        items = {"functions": functions, **{name: usd for name, usd in others.items() if usd}}
+        return {"total": sum(items.values()), **items}
 
     def committed_usd(self, now: float, more_s: float) -> float:
         """What was spent, and what every running function may still spend: its lease, and so long before it begins."""
-        running_usd = (self._price_usd(each, now + each.lease_s + more_s) for each in self._open.values())
-        return self._past_usd(now) + sum(running_usd)
+        alike = self._alike.items()
+        running_usd = (self._price_usd(each, now + each.lease_s + more_s) * count for each, count in alike)
+        return self._past_usd(now) + sum(running_usd) + self._server_usd(now + more_s) + self.store_usd
 
     def price_usd(self, seconds: float, memory_mib: int) -> float:
         """What one function more would cost, if it lived so long."""
@@ -86,6 +110,17 @@ class Ledger:
         """Of all that this session does not run: orphans count with their leases, as nobody hears of their ends."""
         orphans_usd = sum(self._price_usd(orphan, now + orphan.lease_s) for orphan in self._orphans.values())
         return self.earlier_usd + orphans_usd + self._closed_usd
+
+    def _server_usd(self, now: float) -> float:
+        if self._server is None:
+            return 0.0
+        server, since = self._server
+        return server.usd(now - since)
+
+    def _opened(self, handle: str, running: _Running) -> None:
+        """Functions that are alike are priced once: there may be thousands, and limits are looked at all the time."""
+        self._open[handle] = running
+        self._alike[running] += 1
 
     def _close(self, running: _Running, ended: float) -> None:
         self._closed_s += ended - running.since

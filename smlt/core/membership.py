@@ -15,11 +15,12 @@ from smlt.core.task import State, TaskShape
 
 
 class Traffic(NamedTuple):
-    """Payload bytes and requests."""
+    """Payload bytes and requests; `puts` of them write."""
 
     sent_bytes: int = 0
     received_bytes: int = 0
     requests: int = 0
+    puts: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Membership:
         if self._seat is None:
             return Traffic()
         stats = self._seat.channel.stats()
-        now = Traffic(stats.bytes_up, stats.bytes_down, sum(stats.requests.values()))
+        now = Traffic(stats.bytes_up, stats.bytes_down, sum(stats.requests.values()), stats.requests.get("put", 0))
         before, self._counted = self._counted, now
         return Traffic(*(after - earlier for after, earlier in zip(now, before, strict=True)))
 

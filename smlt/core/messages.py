@@ -33,7 +33,8 @@ class StepRecord:
         compute_s, sync_s, commit_s: forward and backward; synchronisation with its waiting; the optimizer.
         examples: of the global batch.
         ended: Unix time when the step was committed.
-        sent_bytes, received_bytes, requests: what the channel moved since the step before.
+        sent_bytes, received_bytes, requests: what the channel moved since the step before; of its requests, `puts` are
+            those that write.
         round: in which it was made.
     """
 
@@ -50,6 +51,7 @@ class StepRecord:
     received_bytes: int = 0
     requests: int = 0
     round: int = -1
+    puts: int = 0
 
 
 @dataclass(frozen=True)

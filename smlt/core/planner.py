@@ -77,6 +77,8 @@ class Observation:
     Attributes:
         allocation: its fleet.
         step_seconds: of a step at the median; 0 where it ran out of memory before it had done one.
+        compute_seconds: of these, forward, backward and the optimizer; the rest is exchanging, and waiting for others.
+            None where nobody has told them apart.
         global_batch: examples of a step.
         out_of_memory: whether a worker was ended for taking more memory than it had.
     """
@@ -85,6 +87,7 @@ class Observation:
     step_seconds: float
     global_batch: int
     out_of_memory: bool = False
+    compute_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,11 @@ class Planner(ABC):
     def observe(self, observation: Observation) -> None:
         """Learn from a generation; a planner that does not learn ignores it."""
         del observation
+
+    def settle(self, request: PlanRequest) -> Plan | None:
+        """The best of what was observed, now that nothing more is tried; None from a planner that need not try."""
+        del request
+        return None
 
     @abstractmethod
     def _do_propose(self, request: PlanRequest) -> Plan: ...

@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from smlt.core.adaptation import Adaptation
 from smlt.core.backend import Backend, RunPlace
 from smlt.core.errors import ConfigError
 from smlt.core.forecast import Objective
@@ -15,11 +16,12 @@ from smlt.core.parcel import TaskParcel
 from smlt.core.planner import Plan, PlanRequest, Survey, Sync
 from smlt.core.plugins import Registry
 from smlt.core.price_settings import catalog_in_force
-from smlt.core.profile import Profile
+from smlt.core.profile import SCHEMA_VERSION, Profile, settings_of
 from smlt.core.profiling import take_profile
 from smlt.core.sampler import Schedule
 from smlt.core.scene import Scene
 from smlt.core.sync.names import EXACT, LOCAL_SGD
+from smlt.core.task import TaskShape
 
 GUARD_USD = 5.0
 """Budget on a cloud where the user has set none."""
@@ -84,6 +86,36 @@ def survey_job(spec: JobSpec, backend: Backend[Any], runs_dir: Path, registry: R
     return Planned(survey, request, name)
 
 
+def adaptation_for(
+    spec: JobSpec, backend: Backend[Any], runs_dir: Path, registry: Registry, profile: Profile
+) -> Adaptation | None:
+    """What plans a run's fleet anew while it trains; None where nothing of the fleet is left open.
+
+    On this machine, where fleets share what there is, only a limit is a reason to change one; and where the rule of
+    thumb has chosen the first fleet, the model takes it from there.
+    """
+    is_local = backend.limits.vcpus_at_hand is not None
+    is_open = spec.workers.count == "auto" or (spec.workers.memory == "auto" and not is_local)
+    has_limit = spec.limits.deadline is not None or spec.limits.budget is not None
+    if not is_open or (is_local and not has_limit) or spec.planner.name == "fixed" or not backend.channel_offers():
+        return None
+    if not is_local and not profile.built_mib:  # how much memory a worker needs is not known
+        return None
+    name = planner_name(spec, backend)
+    name = "analytic" if name == "fixed" else name
+    request = plan_request(spec, backend, runs_dir, profile)
+    return Adaptation(lambda: registry.planner(name), request, spec.job.batch_phases)
+
+
+def profile_of(spec: JobSpec, shape: TaskShape, build_s: float) -> Profile:
+    """What a worker that is READY says of its task, where nobody has taken its profile before."""
+    weights = sum(region.size_bytes for region in shape.regions)
+    return Profile(
+        SCHEMA_VERSION, spec.job.task, settings_of(spec), "", "", shape.examples, shape.parameters, shape.regions,
+        state_bytes=3 * weights, build_s=build_s, built_mib=0.0,
+    )  # fmt: skip
+
+
 def profile_for(
     spec: JobSpec, backend: Backend[Any], parcel: TaskParcel, registry: Registry, file: Profile | None = None
 ) -> Profile:
@@ -119,7 +151,7 @@ def plan_request(spec: JobSpec, backend: Backend[Any], runs_dir: Path, profile: 
         global_batch=smallest_batch,
         sync=_sync(spec, channel),
         deadline_s=limits.deadline,
-        budget_usd=GUARD_USD if is_cloud and limits.budget is None else limits.budget,
+        budget_usd=GUARD_USD if is_cloud and limits.budget is None and not backend.is_simulated else limits.budget,
         objective=_objective(spec),
         scene=_scene(spec, backend, profile) if profile else None,
     )

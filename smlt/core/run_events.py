@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready, Round, StepRecord
@@ -40,6 +40,7 @@ class Terms:
         stuck_s: the least time in which a rank that all others wait for must come to something else.
         slow_phase_s: the same for evaluating, saving and loading, which take as long as they take.
         exchange_every: steps from one moment when a generation can end to the next.
+        largest_batch: examples of the largest step to come; 0 where nobody knows.
         start_s: a first guess of how long a function takes to be READY.
         max_ranks: a generation can have so many ranks: each needs an example of every step; None for `max_workers`.
         max_losses: a rank that is lost more often without progress fails the run.
@@ -60,6 +61,7 @@ class Terms:
     stuck_s: float = 5.0
     slow_phase_s: float = 60.0
     exchange_every: int = 1
+    largest_batch: int = 0
     start_s: float = 5.0
     max_losses: int = 3
     max_ranks: int | None = None
@@ -242,6 +244,21 @@ class ScaleRequested:
 
 
 @dataclass(frozen=True)
+class PlanChanged:
+    """Another fleet is better for the rest of the run.
+
+    Attributes:
+        workers, memory_mib: of it.
+        why: for the record.
+    """
+
+    now: float
+    workers: int
+    memory_mib: int
+    why: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class CancelRequested:
     """The user wants to stop; the second time, or where the user says so, at once. `order` as above."""
 
@@ -283,6 +300,7 @@ Event = (
     | WorkerExited
     | LaunchFailed
     | ScaleRequested
+    | PlanChanged
     | CancelRequested
     | Tick
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +20,8 @@ class RunEvent:
         time: seconds since the Unix epoch, by the controller's clock.
         kind: one of `created, planned, state, launched, launch_failed, ready, round_opened, steps, rolled_back,
             evaluated, checkpointed, rejoined, output, ended, exited, lost, memory_raised, stalled, scale, order,
-            hand_over, hand_over_failed, handed_over, rank_handed_over, wish, spent, failed, finished`.
+            replanned, predicted, hand_over, hand_over_failed, handed_over, rank_handed_over, wish, spent, failed,
+            finished`.
         data: plain data; which keys a kind has is said where `RunView` reads them.
     """
 
@@ -115,6 +117,7 @@ class RunView:
         recovered_fast: whether a rank has begun anew without what was its own.
         workers_up, workers_wanted: functions that are ready, and the allocation.
         memory_mib: of each function that is launched now.
+        probes: fleets that were tried for the planner's sake, after the first.
         started, ended: Unix times; 0 where not yet.
         deadline_s, budget_usd: the limits, if any.
         spent_usd, function_s: by the ledger: US dollars, and seconds of all functions.
@@ -145,6 +148,7 @@ class RunView:
     recovered_fast: bool = False
     workers_up: int = 0
     workers_wanted: int = 0
+    probes: int = 0
     memory_mib: int = 0
     started: float = 0.0
     ended: float = 0.0
@@ -228,6 +232,11 @@ def _scale(view: RunView, event: RunEvent) -> RunView:
     return replace(view, workers_wanted=event.data["workers"])
 
 
+def _replanned(view: RunView, event: RunEvent) -> RunView:
+    data = event.data
+    return replace(view, workers_wanted=data["workers"], memory_mib=data["memory_mib"], probes=data["probes"])
+
+
 def _ready(view: RunView, event: RunEvent) -> RunView:
     starting = view.state == "starting"
     return replace(view, workers_up=view.workers_up + starting, total_steps=event.data["total_steps"])
@@ -241,7 +250,7 @@ def _steps(view: RunView, event: RunEvent) -> RunView:
         view,
         step=last["step"] + 1,
         epoch=last["epoch"],
-        loss=last["loss"],
+        loss=None if math.isnan(last["loss"]) else last["loss"],
         examples_per_s=sum(item["examples"] for item in items) / seconds if seconds else 0.0,
     )
 
@@ -294,6 +303,7 @@ _FOLDS: dict[str, Callable[[RunView, RunEvent], RunView]] = {
     "adopted": _adopted,
     "memory_raised": _memory_raised,
     "scale": _scale,
+    "replanned": _replanned,
     "steps": _steps,
     "evaluated": _evaluated,
     "checkpointed": _checkpointed,

@@ -41,6 +41,7 @@ class Summary:
         rank_handovers, rank_handover_stall_seconds: of single ranks, where they hand over one after another.
         recovered_fast: whether a rank has begun anew by `[sync].recovery = "fast"`: the digests are then not those of
             the run without the loss.
+        probes: fleets that were tried while training for the planner's sake, after the first.
         allocation: of the last generation, with what its workers and their memory have come to.
         weights_sha256: over the raw bytes of all parameters in name order.
         state_sha256: the same over the whole state: parameters, buffers, optimizer, scheduler, private parts.

@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 from smlt.core.billing import FunctionUse
 from smlt.core.catalog import Catalog
 from smlt.core.errors import ConfigError
 from smlt.core.storage import ChannelCapabilities
-from smlt.core.sync.choice import PATTERNS, codec_for, name_for
-from smlt.core.sync.collectives import Alone
+from smlt.core.sync.choice import cost_for
 from smlt.core.sync.cost import SyncCost
 from smlt.core.sync.names import EXACT
 from smlt.core.task import Region
@@ -76,22 +73,7 @@ class Fleet:
 
     def sync_cost(self, regions: Sequence[Region]) -> SyncCost:
         """What an exchange asks of the channel, for rank 0."""
-        return _sync_cost(self.workers, self.channel, self.codec, tuple(regions))
-
-
-@lru_cache(maxsize=4096)
-def _sync_cost(workers: int, channel: ChannelCapabilities, codec_name: str, regions: tuple[Region, ...]) -> SyncCost:
-    """Kept, since of 10,000 workers it takes 20 ms, and an uncertain prediction asks many times."""
-    if workers == 1:
-        return Alone.cost(regions)
-    codec = codec_for(codec_name, regions)
-    name = name_for(channel, regions, workers, codec)
-    options: dict[str, Any] = {"codec": codec} if codec is not None else {}
-    if name == "two_level":
-        options["packed"] = channel.ranged
-    kind: Any = PATTERNS[name].kind
-    cost: SyncCost = kind.cost(regions, 0, workers, **options)
-    return cost
+        return cost_for(self.channel, self.codec, tuple(regions), self.workers)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,13 @@ class BoPlanner(Planner):
         """Learn from a generation."""
         self._observations.append(observation)
 
+    def settle(self, request: PlanRequest) -> Plan | None:
+        """The best of what was observed."""
+        if not self._observations:
+            return None
+        best = min(self._observations, key=lambda each: worth(each, request)).allocation
+        return Plan(best, f"the best of {len(self._observations)} that were tried")
+
     def _do_propose(self, request: PlanRequest) -> Plan:
         points = _space(request)
         seen = {

@@ -46,6 +46,7 @@ class Forecaster:
     request: PlanRequest
     observations: Sequence[Observation] = ()
     _fitted: dict[str, Fitted] = field(default_factory=dict)
+    _told: dict[Allocation, Forecast] = field(default_factory=dict)
 
     @property
     def scene(self) -> Scene:
@@ -60,7 +61,12 @@ class Forecaster:
         return "guessed" if self.scene.profile.speed is None else "profiled"
 
     def forecast(self, allocation: Allocation) -> Forecast:
-        """What a fleet would take and cost."""
+        """What a fleet would take and cost; kept, since searches come by the same fleets again and again."""
+        if allocation not in self._told:
+            self._told[allocation] = self._forecast(allocation)
+        return self._told[allocation]
+
+    def _forecast(self, allocation: Allocation) -> Forecast:
         scene, work, fleet = self.scene, self._work(), self._fleet(allocation)
         channel, fitted = self._channel(allocation), self._learned(allocation)
         values = fitted.values
@@ -124,7 +130,8 @@ class Forecaster:
         if request.budget_usd is not None:
             found["budget"] = cost.standing(request.budget_usd)
         if request.vcpus_at_hand is None:  # on this machine sizes are labels
-            found["memory"] = memory.standing(allocation.memory_mib)
+            fits = memory.likely <= allocation.memory_mib  # who runs out of it has lost the step
+            found["memory"] = memory.standing(allocation.memory_mib) if fits else "missed"
         if allocation.workers > request.max_workers:
             found["max_workers"] = "missed"
         if any(seen.out_of_memory and _at_least(seen.allocation, allocation) for seen in self.observations):
@@ -164,7 +171,7 @@ class Forecaster:
             by_channel: dict[str, list[Seen]] = {}
             for each in self.observations:
                 if not each.out_of_memory:
-                    by_channel.setdefault(each.allocation.sync.channel, []).append(self._seen(each))
+                    by_channel.setdefault(each.allocation.sync.channel, []).extend(self._seen(each))
             own = by_channel.pop(channel.name, [])
             priors = constants_for(self.scene, channel)
             for other in (offer for offer in self.scene.channels if offer.name in by_channel):
@@ -173,14 +180,26 @@ class Forecaster:
             self._fitted[channel.name] = fit(priors, own)
         return self._fitted[channel.name]
 
-    def _seen(self, observation: Observation) -> Seen:
+    def _seen(self, observation: Observation) -> list[Seen]:
+        """What it says of steps; of computing and of exchanging, where they were told apart."""
         work = replace(self._work(), global_batch=observation.global_batch)
         fleet = self._fleet(observation.allocation)
 
-        def model(values: Values) -> float:
+        def whole(values: Values) -> float:
             return step_time(work, fleet, values).seconds
 
-        return Seen(model, observation.step_seconds)
+        def computing(values: Values) -> float:
+            return step_time(work, fleet, values).compute_s
+
+        def exchanging(values: Values) -> float:
+            return step_time(work, fleet, values).sync_s
+
+        compute_s = observation.compute_seconds
+        if compute_s is None or not 0 < compute_s < observation.step_seconds:
+            return [Seen(whole, observation.step_seconds)]
+        if fleet.workers == 1:
+            return [Seen(computing, observation.step_seconds)]
+        return [Seen(computing, compute_s), Seen(exchanging, observation.step_seconds - compute_s)]
 
 
 def _at_least(ran_out: Allocation, other: Allocation) -> bool:

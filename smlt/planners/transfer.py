@@ -26,6 +26,7 @@ class Stage:
         bytes_up, bytes_down: of a rank.
         ranks: that do so at once.
         packed_bytes: of numbers that a rank makes into messages first, one core busy.
+        requests: of a rank in all, at once or not.
     """
 
     puts: float
@@ -34,6 +35,7 @@ class Stage:
     bytes_down: float
     ranks: int
     packed_bytes: float = 0.0
+    requests: float = 0.0
 
     def seconds(self, values: Values) -> float:
         """How long it takes, by these constants:
@@ -41,14 +43,15 @@ class Stage:
         put_latency_s, get_latency_s: of a request, without its bytes.
         up_mb_s, down_mb_s: of a rank's connection to the store.
         link_mb_s, burst_mb: of a rank's link: so much goes unhindered, the rest at this speed.
-        store_mb_s: of the store, in all.
+        store_mb_s, store_requests_per_s: of the store, in all; of requests it takes any number where nothing is said.
         pack_s_per_mb: of making messages.
         """
         waits = self.puts * values["put_latency_s"] + self.gets * values["get_latency_s"]
         moves = max(self.bytes_up / values["up_mb_s"], self.bytes_down / values["down_mb_s"]) / 1e6
         most = max(self.bytes_up, self.bytes_down) / 1e6
         link = (most - values["burst_mb"]) / values["link_mb_s"]
-        store = self.ranks * most / values["store_mb_s"]
+        asked_s = self.requests / values.get("store_requests_per_s", UNBOUNDED)
+        store = self.ranks * max(most / values["store_mb_s"], asked_s)
         return self.packed_bytes / 1e6 * values["pack_s_per_mb"] + max(waits + moves, link, store)
 
 
@@ -69,7 +72,7 @@ def stages_of(cost: SyncCost, ranks: int, concurrency: float = math.inf) -> list
         return []
     puts, gets = cost.requests.get("put", 0), cost.requests.get("get", 0) + cost.requests.get("reduce", 0)
     waits = [cost.phases * max(1, math.ceil(each / cost.phases / concurrency)) if each else 0 for each in (puts, gets)]
-    return [Stage(waits[0], waits[1], cost.bytes_up, cost.bytes_down, ranks)]
+    return [Stage(waits[0], waits[1], cost.bytes_up, cost.bytes_down, ranks, requests=puts + gets)]
 
 
 NO_PACKING = Constant(1e-9, 1.0, "smlt: gradients lie in the buffers that are sent, nothing is made into messages")
@@ -91,8 +94,16 @@ def store_constants(catalog: Catalog, store: str, functions: str) -> dict[str, C
         "down_mb_s": connection,
         **link_constants(catalog, functions),
         "store_mb_s": Constant(UNBOUNDED, 1.0, "object stores grow with their load; no bound was measured"),
+        **_requests(catalog, store),
         "pack_s_per_mb": NO_PACKING,
     }
+
+
+def _requests(catalog: Catalog, store: str) -> dict[str, Constant]:
+    """What a store takes before it refuses; of reads, which are most of an exchange's requests."""
+    path = ("stores", store, "gets_per_s")
+    known = getattr(catalog.offer_at(path), "gets_per_s", None) is not None
+    return {"store_requests_per_s": _figure(catalog, path)} if known else {}
 
 
 def server_constants(catalog: Catalog, server: str, functions: str) -> dict[str, Constant]:

@@ -129,18 +129,18 @@ class Formation:
         self._go_on()
 
     def _go_on(self) -> None:
-        first, other, timing = self.leader.command, self.second.command, self.world.timing
+        first, other, world = self.leader.command, self.second.command, self.world
         step = self.leader.machine.cursor.step
-        if type(first) is not type(other) or not self.world.is_calm(step):
+        if type(first) is not type(other) or not world.is_calm(step):
             self._disband()
         elif isinstance(first, events.Compute):
             for process in (self.leader, self.second):
                 process.begin_step(step)
-            self._wait(timing.step_s * self.world.slowest + timing.exchange_s, self._step)
+            self._wait(world.step_together_s(self.leader), self._step)
         elif isinstance(first, events.Evaluate):
             for process in (self.leader, self.second):
                 process.doing("evaluating")
-            self._wait(timing.evaluate_s * self.world.slowest, self._evaluate)
+            self._wait(world.times(self.leader).evaluate_s * world.slowest, self._evaluate)
         elif isinstance(first, events.KeepBest):
             self._tell(events.BestKept())
             self._go_on()

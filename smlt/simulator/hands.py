@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from smlt.core import rank_events as events
 from smlt.core.errors import StorageError
 from smlt.core.function import BACK_OFF_S, LONGEST_BACK_OFF_S
-from smlt.core.messages import Evaluation, Left, Ready, StepRecord
+from smlt.core.messages import Evaluation, Left, Ready
 from smlt.core.sampler import Cursor
 from smlt.core.sync.header import Header, merge
 from smlt.simulator.saver import error_of
@@ -75,7 +75,7 @@ def build(me: Process, command: events.Build) -> None:
     if me.is_short_of_memory:
         me.run_out_of_memory()
     elif not me.reached("build"):
-        me.later(me.draw(me.world.timing.build_s), _built)
+        me.later(me.draw(me.world.times(me).build_s), _built)
 
 
 def _built(me: Process) -> None:
@@ -141,7 +141,7 @@ def restore(me: Process, command: events.Restore) -> None:
     if me.reached("restore"):
         return
     me.world.invariants.going_back(me)
-    seconds = 0.0 if me.is_fresh else me.draw(me.world.timing.build_s)
+    seconds = 0.0 if me.is_fresh else me.draw(me.world.times(me).build_s)
     me.in_hand, me.state, me.private, me.is_fresh = None, LOST, LOST, True
     me.later(seconds, _read, me.round.resume_from if me.round else "", 0)
 
@@ -149,7 +149,7 @@ def restore(me: Process, command: events.Restore) -> None:
 def _read(me: Process, key: str, number: int) -> None:
     world = me.world
     if key:
-        seconds = world.store.request_s() + me.draw(world.timing.load_s)
+        seconds = world.store.request_s() + me.draw(world.times(me).load_s)
         _request(me, seconds, _look_at, key, number)
         return
     me.state, me.private, me.step = me.exchanged = world.expected[0], 0, 0
@@ -209,7 +209,7 @@ def fetch(me: Process, command: events.Fetch) -> None:
 
 def _fetched(me: Process, state: int) -> None:
     me.is_between_states = True
-    me.later(me.draw(me.world.timing.load_s), _loaded, state)
+    me.later(me.draw(me.world.times(me).load_s), _loaded, state)
 
 
 def _loaded(me: Process, state: int) -> None:
@@ -228,7 +228,7 @@ def serve(me: Process, command: events.Serve) -> None:
     """Serve the state."""
     me.doing("serving")
     if not me.reached("serve"):
-        me.later(me.draw(me.world.timing.load_s), _served, command)
+        me.later(me.draw(me.world.times(me).load_s), _served, command)
 
 
 def _served(me: Process, command: events.Serve) -> None:
@@ -266,7 +266,7 @@ def compute(me: Process, command: events.Compute) -> None:
     me.obey()
     me.begin_step(command.cursor.step)
     if not me.reached("compute"):
-        me.later(me.draw(me.world.timing.step_s), on_computed)
+        me.later(me.draw(me.world.times(me).step_s), on_computed)
 
 
 def on_computed(me: Process) -> None:
@@ -303,7 +303,7 @@ def _summed(me: Process, gathering: Gathering) -> None:
         headers, values = zip(*gathering.values, strict=True)
         me.world.invariants.contributed(me, headers, values)
         gathering.result = merge(headers)
-    me.later(me.draw(me.world.timing.exchange_s), _reduced, gathering.result)
+    me.later(me.draw(me.world.times(me).exchange_s), _reduced, gathering.result)
 
 
 def _reduced(me: Process, merged: Header) -> None:
@@ -340,11 +340,7 @@ def apply(me: Process, command: events.Commit) -> events.Committed:
     me.step = cursor.step + 1
     if world.exchanges(cursor):
         me.exchanged = me.state, me.private, me.step
-    seconds = now - me.step_began_s
-    number = me.round.number if me.round else -1
-    me.courier.steps.append(
-        StepRecord(cursor.step, cursor.epoch, 1.0, 1, seconds, seconds, 0.0, 0.0, now, round=number)
-    )
+    me.courier.steps.append(world.record(me, cursor))
     return events.Committed(now + me.skew_s)
 
 
@@ -355,7 +351,7 @@ def evaluate(me: Process, command: events.Evaluate) -> None:
     """Evaluate this rank's share, and gather all."""
     me.doing("evaluating")
     if not me.reached("evaluate"):
-        me.later(me.draw(me.world.timing.evaluate_s), gather_evaluation, command.cursor)
+        me.later(me.draw(me.world.times(me).evaluate_s), gather_evaluation, command.cursor)
 
 
 def gather_evaluation(me: Process, cursor: Cursor) -> None:
@@ -371,7 +367,7 @@ def evaluation(me: Process) -> events.Evaluated:
     """The metrics of all ranks together."""
     metrics = me.world.metrics(me.step)
     if me.rank == 0:
-        me.courier.evaluations.append(Evaluation(me.step, 0, metrics, me.world.timing.evaluate_s))
+        me.courier.evaluations.append(Evaluation(me.step, 0, metrics, me.world.times(me).evaluate_s))
     return events.Evaluated(metrics)
 
 

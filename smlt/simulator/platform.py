@@ -69,12 +69,13 @@ class Platform:
             self._in_second += 1
             if self._in_second > self.throttle:
                 raise CloudError("429: too many requests")
-        uuid = self._new(command, epoch, world.draw(world.timing.start_s))
+        start_s = world.times(command).start_s
+        uuid = self._new(command, epoch, world.draw(start_s))
         self.handles[address] = uuid
         self._count(self.processes[uuid], 1)
         if self.retries > 0:
             self.retries -= 1
-            self._new(command, epoch, world.draw(world.timing.start_s) * world.rng.choice((0.5, 1.0, 3.0)))
+            self._new(command, epoch, world.draw(start_s) * world.rng.choice((0.5, 1.0, 3.0)))
 
     def _count(self, process: Process, more: int) -> None:
         generation = process.address.generation

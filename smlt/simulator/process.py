@@ -208,7 +208,7 @@ class Process:
     @property
     def is_short_of_memory(self) -> bool:
         """Whether it needs more memory than it has."""
-        return self.memory_mib < self.world.needs_mib.get(self.rank, 0)
+        return self.memory_mib < self.world.memory_needed_mib(self)
 
     @property
     def has_state(self) -> bool:

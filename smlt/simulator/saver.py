@@ -63,7 +63,7 @@ class ModelSaver:
         attempt = Attempt(*process.joined, command.cursor.step)
         kept = Kept(command.cursor, process.state, command.best, command.goal, attempt)
         saving = self.saving = Saving(attempt, kept, world.timeline.now, is_last=command.last)
-        seconds = process.draw(world.timing.save_s / process.workers) + world.store.request_s()
+        seconds = process.draw(world.times(process).save_s / process.workers) + world.store.request_s()
         if seconds > PATIENCE_S:
             process.aside(PATIENCE_S, _fail, saving)
         else:

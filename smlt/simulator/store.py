@@ -86,6 +86,11 @@ class ModelStore:
         self.errors_until_s = -1.0
 
     @property
+    def now(self) -> float:
+        """Virtual seconds."""
+        return self._timeline.now
+
+    @property
     def is_down(self) -> bool:
         """Whether no request is answered now."""
         return self._timeline.now < self.down_until_s

@@ -9,8 +9,9 @@ from typing import Any
 from smlt.core.controller import Controller
 from smlt.core.job import BatchPhase, Job
 from smlt.core.lease import lease_s
+from smlt.core.messages import StepRecord
 from smlt.core.protocol import RankProtocol, Rules
-from smlt.core.run_events import Address, Terms
+from smlt.core.run_events import Address, Launch, Terms
 from smlt.core.sampler import Cursor, Schedule
 from smlt.core.task import TaskShape
 from smlt.core.units import Every
@@ -21,7 +22,7 @@ from smlt.simulator.invariants import Invariants
 from smlt.simulator.pilot import Pilot
 from smlt.simulator.platform import Platform
 from smlt.simulator.process import Process
-from smlt.simulator.scenario import MEMORY_MIB, TOGETHER, Fault, Scenario
+from smlt.simulator.scenario import MEMORY_MIB, TOGETHER, Fault, Scenario, Timing
 from smlt.simulator.store import ModelStore
 from smlt.simulator.timeline import Timeline
 from smlt.simulator.trace import Trace
@@ -42,6 +43,7 @@ class World:
         scenario: what happens.
         controller, rank: the machines.
         trace: keeps what happens; None to keep nothing.
+        timeline: the virtual time that it goes by; its own where none is given.
 
     Attributes:
         traps: faults that wait for a process to come to their point.
@@ -59,13 +61,14 @@ class World:
     def __init__(
         self,
         scenario: Scenario,
-        controller: Callable[[Terms], Controller],
-        rank: Callable[[int, Rules], RankProtocol],
-        trace: Callable[[Timeline], Trace] | None,
+        controller: Callable[[Terms], Controller] = Controller,
+        rank: Callable[[int, Rules], RankProtocol] = RankProtocol,
+        trace: Callable[[Timeline], Trace] | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self.scenario, self.timing = scenario, scenario.timing
         self.rng = Random(scenario.seed)
-        self.timeline = Timeline()
+        self.timeline = timeline or Timeline()
         self.trace = trace(self.timeline) if trace else None
         self.controller = controller
         self._rank = rank
@@ -81,13 +84,9 @@ class World:
         )
         self.platform = Platform(self)
         self.rules = _rules(scenario)
-        self.schedule = _Course(STEPS_AN_EPOCH, self.rules.job.batch_phases, None, scenario.steps)
+        self.schedule = Course(STEPS_AN_EPOCH, self.rules.job.batch_phases, None, scenario.steps)
         self.shape = TaskShape(STEPS_AN_EPOCH, 1, 1, ())
-        self.expected = [1]
-        cursor = Cursor()
-        for _ in range(scenario.steps):
-            self.expected.append(self.chain(self.expected[-1], cursor))
-            cursor = self.schedule.after(cursor)
+        self.expected = self._expect()
         self.traps: dict[str, list[Fault]] = {}
         self.has_struck = False
         self.log_generation, self.log_step, self.log_segments = 0, 0, 0
@@ -133,6 +132,14 @@ class World:
         return False
 
     # Steps
+
+    def _expect(self) -> list[int]:
+        """SHARED state before each step, and after the last one."""
+        states, cursor = [1], Cursor()
+        for _ in range(self.scenario.steps):
+            states.append(self.chain(states[-1], cursor))
+            cursor = self.schedule.after(cursor)
+        return states
 
     @staticmethod
     def chain(state: int, cursor: Cursor) -> int:
@@ -199,6 +206,29 @@ class World:
         Formation(self, members).begin(gathering.values[0])
         return True
 
+    # Times
+
+    def times(self, one: Launch | Process) -> Timing:
+        """How long things take a function, or one that is about to be launched."""
+        del one
+        return self.timing
+
+    def step_together_s(self, leader: Process) -> float:
+        """How long a step takes all ranks of a formation."""
+        times = self.times(leader)
+        return times.step_s * self.slowest + times.exchange_s
+
+    def memory_needed_mib(self, process: Process) -> int:
+        """How much memory a function needs."""
+        return self.needs_mib.get(process.rank, 0)
+
+    def record(self, process: Process, cursor: Cursor) -> StepRecord:
+        """What a rank reports of a step that it has committed now."""
+        now = self.timeline.now
+        seconds = now - process.step_began_s
+        number = process.round.number if process.round else -1
+        return StepRecord(cursor.step, cursor.epoch, 1.0, 1, seconds, seconds, 0.0, 0.0, now, round=number)
+
     # Chance, money
 
     def draw(self, seconds: float) -> float:
@@ -216,7 +246,7 @@ class World:
         return self.platform.size_s() * self.scenario.usd_per_function_s
 
 
-class _Course(Schedule):
+class Course(Schedule):
     """A schedule that is asked often by thousands: its cursors are worked out once."""
 
     def __init__(self, *args: object) -> None:

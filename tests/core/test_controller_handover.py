@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smlt.core.messages import Left
-from smlt.core.run_events import Address, Finish, Kill, KillWorkers, ScaleRequested, StopWorkers, Wish
+from smlt.core.run_events import Address, Finish, Kill, KillWorkers, PlanChanged, ScaleRequested, StopWorkers, Wish
 from tests.support.events import FAILURE, PASSING, TOTAL_STEPS, Desk, launches, opened, relaunch
 
 
@@ -460,3 +460,51 @@ def test_the_next_generation_s_rank_is_not_replaced_without_the_money_and_the_ru
     assert desk.live(0.1, usd=1.9) == []
     assert desk.killed(0, generation=2) == [Kill(Address(2, 1))]
     assert desk.state == "running"
+
+
+# Another plan
+
+
+def test_another_plan_is_taken_over_by_the_door_of_a_hand_over() -> None:
+    desk = Desk()
+    desk.run()
+    desk.steps(0)
+    assert desk.tell(PlanChanged(desk.now, 3, 2048, {"trigger": "drift"})) == []
+    assert desk.records("replanned") == [{"workers": 3, "memory_mib": 2048, "trigger": "drift"}]
+    commands = desk.live(0.1)
+    assert [(command.address, command.workers, command.memory_mib) for command in commands] == [
+        (Address(2, rank), 3, 2048) for rank in range(3)
+    ]
+    desk.all_ready(generation=2)
+    desk.all_leave("ended", 1)
+    assert desk.state == "running"
+    assert desk.live(5.0) == []
+
+
+def test_another_size_alone_is_another_plan() -> None:
+    desk = Desk()
+    desk.run()
+    desk.steps(0)
+    desk.tell(PlanChanged(desk.now, 2, 2048))
+    assert {command.memory_mib for command in desk.live(0.1)} == {2048}
+
+
+def test_a_plan_comes_to_nothing_while_another_is_on_its_way_or_too_many_workers_are_asked_for() -> None:
+    desk = Desk()
+    desk.run()
+    desk.steps(0)
+    desk.tell(PlanChanged(desk.now, 9, 1024))
+    assert desk.records("replanned") == []
+    desk.tell(PlanChanged(desk.now, 3, 1024))
+    desk.tell(PlanChanged(desk.now, 4, 1024))
+    assert [data["workers"] for data in desk.records("replanned")] == [3]
+
+
+def test_a_plan_that_the_budget_does_not_pay_is_not_changed_to() -> None:
+    desk = Desk(budget_usd=10.0)
+    desk.worker_usd = 1.0
+    desk.run()
+    desk.steps(0)
+    desk.tick(usd=8.0)
+    desk.tell(PlanChanged(desk.now, 5, 1024))
+    assert desk.records("replanned") == []
