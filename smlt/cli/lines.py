@@ -145,6 +145,8 @@ def _detail(event: RunEvent) -> Iterator[str]:
         case "rank_handed_over":
             stall = format_duration(data["stall_s"])
             yield f"another function took over rank {data['rank']}; {stall} without a step"
+        case "stop_failed":
+            yield f"the function of rank {data['rank']} could not be ended: {data['detail']}"
         case "launch_failed":
             yield f"rank {data['rank']} could not be launched: {data['detail']}"
         case "rolled_back":

@@ -17,6 +17,9 @@ from smlt.core.runs import OpenRun
 from smlt.core.sessions import last_session
 from smlt.core.storage import ObjectStore
 
+NOTHING = (-1, -1)
+"""Before the first step of the first round."""
+
 
 @dataclass(frozen=True)
 class Adoption:
@@ -24,13 +27,13 @@ class Adoption:
 
     Attributes:
         adopted: for the controller's machine.
-        told_until: the newest step in the log was committed then (Unix time); who told it may tell it again.
+        told: round and number of the generation's newest step in the log; who told it may tell it again.
         paid_until: until then (Unix time) the log has what the functions cost.
         memory_mib, lease_s: of each function that may be there, its size, and for how long it runs on by itself.
     """
 
     adopted: Adopted
-    told_until: float
+    told: tuple[int, int]
     paid_until: float
     memory_mib: Mapping[Address, int]
     lease_s: Mapping[Address, float]
@@ -78,11 +81,15 @@ def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | 
         total_steps=ready[-1]["total_steps"],
         eval_examples=ready[-1]["eval_examples"],
     )
-    told = [event.data["items"][-1]["ended"] for event in events if event.kind == "steps"]
+    told = [
+        (event.data["items"][-1]["round"], event.data["items"][-1]["step"])
+        for event in events
+        if event.kind == "steps" and event.data["generation"] == opened.generation
+    ]
     paid = [event.time for event in events if event.kind == "spent"]
     sizes = {address: event.data["memory_mib"] for address, event in launched.items()}
     leases_s = {address: event.data["lease_s"] for address, event in launched.items()}
-    return Adoption(adopted, told[-1] if told else 0.0, paid[-1] if paid else time.time(), sizes, leases_s)
+    return Adoption(adopted, told[-1] if told else NOTHING, paid[-1] if paid else time.time(), sizes, leases_s)
 
 
 def taking_part(

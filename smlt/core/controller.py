@@ -197,6 +197,7 @@ class Controller:
     def _follow(self, now: float) -> Iterator[Command]:
         """The next generation takes the place of the current one."""
         self._stop.wished, self._overlaps = "", True
+        self._succession.begins_anew()
         yield from self._fleet.drop_heir()
         if not self._fleet.take_next(now):
             yield from self._launch_current(now)
@@ -242,7 +243,7 @@ class Controller:
             self._watch.first_step_took(event.steps[0].seconds)
         member.stepped_in = max(member.stepped_in, event.steps[-1].round)
         if event.address.rank == 0:
-            self._watch.steps_took(event.steps)
+            self._watch.steps_took(event.steps, self._fleet.current.workers)
         self._fleet.current.stragglers.note(event.address.rank, event.steps)
         yield from self._course.note(event.address, event.steps)
 
@@ -356,7 +357,7 @@ class Controller:
             if generation.is_over and not self._stop.has_failed:
                 yield from self._generation_over(now)
         elif self._stop.ending is None:
-            losses = self._losses.count(address.rank, self._course.step) if may_come_again else 0
+            losses = self._losses.count(address.generation, address.rank, self._course.step) if may_come_again else 0
             yield from self._replace(now, generation, address, how, losses)
         elif not self._stop.ending.at_once:  # without it the others come to no agreed step
             yield from self._stop.at_once(now, self._stop.ending)
@@ -408,7 +409,7 @@ class Controller:
         current = self._fleet.current
         before = current.succeed()
         hands_over = before.is_here
-        self._succession.succeeded()
+        self._succession.begins_anew()
         if hands_over:
             self._fleet.old[before.address] = now
         if current.is_ready:
@@ -503,7 +504,7 @@ class Controller:
                 yield from self._retry(generation, now)
         if self._watch.is_stalled(self._fleet.current, now):
             yield Record("stalled", {"generation": self._fleet.current.number, "round": self._fleet.current.round})
-            losses = self._losses.count(EVERYBODY, self._course.step)
+            losses = self._losses.count(self._fleet.current.number, EVERYBODY, self._course.step)
             if losses > self.terms.max_losses:
                 yield from self._fail_of_losses(now, EVERYBODY, "no step came through", losses)
             else:
@@ -534,11 +535,17 @@ class Controller:
         if straggler is None:
             return
         member, seconds = current.members[straggler.rank], straggler.seconds_a_step
-        pays = replacing_pays(straggler, self._timetable.steps_left, self._watch.start_s, self._course.seconds)
+        pays = replacing_pays(straggler, self._timetable.steps_left, self._watch.start_s, self._setback_s)
         pays = pays and self._allowance.can_pay(1)
         yield Record("straggler", {**vars(member.address), "seconds_a_step": seconds, "replaced": pays})
         if pays:
             yield from self._lose(now, member, f"it is slow: each step waits {seconds:.2g} s for it")
+
+    @property
+    def _setback_s(self) -> float:
+        """What is computed again where a rank is lost: the step in hand; with PRIVATE state, all since the save."""
+        steps = max(1, self._course.step - max(0, self._saved_step)) if self.terms.has_private else 1
+        return steps * self._course.seconds
 
     def _may_overlap(self) -> bool:
         """Whether a second generation may live beside the current one."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from smlt._version import __version__
 from smlt.core import checkpoint, layout, run_events
-from smlt.core.adoption import adoptable
+from smlt.core.adoption import NOTHING, adoptable
 from smlt.core.backend import Launcher, Phase, RankSpec, RunPlace
 from smlt.core.chaos import DRIVING, FaultPoints, once
 from smlt.core.control import ControlDesk, Mailbox
 from smlt.core.controller import Controller
 from smlt.core.endings import AGREED
-from smlt.core.errors import CloudError
+from smlt.core.errors import CloudError, SmltError
 from smlt.core.exchange_bill import ExchangeBill
 from smlt.core.lease import lease_s
 from smlt.core.ledger import Ledger
@@ -107,7 +107,7 @@ class Driver:
         self._began = self._flushed_at = self._ticked_at = self._clock.monotonic()
         self._known = self._setbacks = 0
         self._goes_back = 2 * allocation.sync.exchange_every if allocation.sync.recovers_fast else 0
-        self._told_until = 0.0
+        self._told = NOTHING
         self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
         self._replanning = Replanning(adaptation, limits, allocation.sync, ledger, log, self._began)
@@ -122,13 +122,13 @@ class Driver:
                 memory_choices_mib=limits.memory_choices_mib if limits.memory_is_enforced else (),
                 max_workers=limits.max_workers,
                 max_ranks=min(phase.size for phase in run.spec.job.batch_phases),
+                largest_batch=max(phase.size for phase in run.spec.job.batch_phases),
                 deadline_s=run.spec.limits.deadline,
                 budget_usd=run.spec.limits.budget,
                 time_limit_s=limits.function_time_limit_s,
                 start_deadline_s=limits.start_deadline_s,
                 exchange_every=self._plan.allocation.sync.exchange_every,
                 has_private=self._plan.allocation.sync.has_private,
-                largest_batch=max(phase.size for phase in run.spec.job.batch_phases),
                 silence_s=max(SILENCE_S, SILENT_BEATS * self._beat_s),
                 stuck_s=max(SILENCE_S, SILENT_BEATS * self._beat_s),
             )
@@ -190,7 +190,7 @@ class Driver:
         for address in addresses:
             mailbox = self._launcher.mailbox(run.store, address, is_adopted=True)
             self._functions[address] = _Function(address, handles[address.label], mailbox)
-        self._told_until = found.told_until
+        self._told = found.told
         self._desk.change(is_deciding=False)
         return found.adopted
 
@@ -256,8 +256,12 @@ class Driver:
 
     def _kill(self, functions: Iterable[_Function]) -> None:
         for function in functions:
-            if not function.over:
+            if function.over:
+                continue
+            try:
                 self._launcher.stop(function.handle)
+            except SmltError as error:  # it is paid for until it ends, and its round is over: nobody waits for it
+                self._log.append("stop_failed", {**vars(function.address), "detail": error.message})
 
     def _launch(self, command: run_events.Launch) -> None:
         run, limits, allocation = self._run, self._run.backend.limits, self._plan.allocation
@@ -338,7 +342,7 @@ class Driver:
         if mail.ready:
             self._replanning.ready(mail.ready.shape, now)
             yield run_events.WorkerReady(now, address, mail.ready)
-        steps = tuple(record for record in mail.steps if record.ended > self._told_until)
+        steps = tuple(record for record in mail.steps if (record.round, record.step) > self._told)
         if steps:
             yield run_events.StepsDone(address, steps)
         for rejoined in mail.rejoined:

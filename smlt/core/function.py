@@ -385,6 +385,7 @@ class FunctionWorker(Worker):
     def keep_best(self, command: events.KeepBest) -> events.BestKept:
         """Rank 0 writes the model, unless another process has taken its place and does."""
         if self._spec.rank == 0:
+            self._courier.doing("saving", command.cursor.step)
             self._obey()
             self._write_model(layout.best(command.cursor.step))
             best.prune(self._store)

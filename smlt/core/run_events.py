@@ -40,12 +40,12 @@ class Terms:
         stuck_s: the least time in which a rank that all others wait for must come to something else.
         slow_phase_s: the same for evaluating, saving and loading, which take as long as they take.
         exchange_every: steps from one moment when a generation can end to the next.
+        largest_batch: examples of the largest step to come; 0 where nobody knows.
         start_s: a first guess of how long a function takes to be READY.
         max_ranks: a generation can have so many ranks: each needs an example of every step; None for `max_workers`.
         max_losses: a rank that is lost more often without progress fails the run.
         memory_choices_mib: sizes of a function on offer, ascending; empty where a larger one has no more memory.
         has_private: whether ranks have PRIVATE state, which only a checkpoint hands on.
-        largest_batch: of the job's global batches; a step of it takes as much longer as it is larger.
     """
 
     workers: int
@@ -61,12 +61,12 @@ class Terms:
     stuck_s: float = 5.0
     slow_phase_s: float = 60.0
     exchange_every: int = 1
+    largest_batch: int = 0
     start_s: float = 5.0
     max_losses: int = 3
     max_ranks: int | None = None
     memory_choices_mib: tuple[int, ...] = ()
     has_private: bool = False
-    largest_batch: int = 0
 
 
 # Events: what happened. `now` is seconds by one clock that never goes back.

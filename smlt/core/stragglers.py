@@ -79,13 +79,13 @@ class Stragglers:
         return Straggler(rank, usual_s[rank] - next_s)
 
 
-def replacing_pays(straggler: Straggler, steps_left: int, start_s: float, step_s: float) -> bool:
+def replacing_pays(straggler: Straggler, steps_left: int, start_s: float, setback_s: float) -> bool:
     """Whether all that is left waits longer for a straggler than for a function in its place.
 
     Args:
         straggler: which.
         steps_left: of the job.
         start_s: how long a function takes to be READY.
-        step_s: of the step that is computed again.
+        setback_s: of the steps that are computed again.
     """
-    return steps_left * straggler.seconds_a_step > MUST_GAIN * (start_s + step_s)
+    return steps_left * straggler.seconds_a_step > MUST_GAIN * (start_s + setback_s)

@@ -38,8 +38,8 @@ class Succession:
         self._failures += 1
         self._failed_at = now
 
-    def succeeded(self) -> None:
-        """An heir has taken its place."""
+    def begins_anew(self) -> None:
+        """An heir has taken its place, or another generation trains: what failed before does not count."""
         self._failures = 0
 
     def due(self, generation: Generation, room: int, now: float) -> int | None:

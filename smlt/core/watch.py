@@ -23,6 +23,9 @@ BUILDING = 6.0
 PATIENCE = 5.0
 """A phase may take so many times as long as it is known to take."""
 
+AGAIN = 2.0
+"""A rank that was taken for stuck was perhaps slow: until a further step came through, the next may take longer."""
+
 SAVING = 3.0
 """The least time for saving, of which it is known how long it takes, is so many times that of a step: stores vary."""
 
@@ -41,6 +44,10 @@ class Watch:
     terms: Terms
     _steps_s: deque[float] = field(default_factory=lambda: deque(maxlen=100))
     _long_step_s: float = 0.0
+    _workers: int = 0
+    _growth: float = 1.0
+    _leniency: float = 1.0
+    _furthest: int = -1
     _first_step_s: float = 0.0
     _examples: int = 0
     _eval_examples: int = 0
@@ -88,8 +95,13 @@ class Watch:
         """The first step of a function took so long."""
         self._first_step_s = max(self._first_step_s, seconds)
 
-    def steps_took(self, records: Sequence[StepRecord]) -> None:
-        """Steps were committed."""
+    def steps_took(self, records: Sequence[StepRecord], workers: int) -> None:
+        """Steps were committed by so many workers."""
+        if records[-1].step > self._furthest:
+            self._furthest, self._leniency = records[-1].step, 1.0
+        if workers != self._workers:
+            self._workers = workers
+            self._steps_s.clear()
         self._steps_s.extend(record.seconds for record in records)
         self._long_step_s = sorted(self._steps_s)[int(0.95 * (len(self._steps_s) - 1))]
         self._examples = records[-1].examples
@@ -100,6 +112,7 @@ class Watch:
 
     def lost(self, generation: Generation, now: float) -> Iterator[tuple[Member, str]]:
         """Members that must be given up, and why."""
+        self._growth = self._share_grows(generation.workers)
         here = [member for member in generation.here if not member.left]
         busy = {
             member.address.rank: member for member in here if not member.is_waiting or _has_not_come(generation, member)
@@ -118,11 +131,17 @@ class Watch:
             elif member.address.rank in busy and generation.is_open and member.ready and member.beat:
                 phase = member.beat.phase
                 if len(busy) == 1 and self._is_stuck(generation, member, now):
+                    self._leniency *= AGAIN
                     yield member, f"it is stuck in {phase!r} while all others wait"
                 elif len(busy) > 1 and all(
                     self._is_stuck(generation, each, now, self._limit("waiting", each)) for each in busy.values()
                 ):
                     yield member, f"it is stuck in {phase!r}, and {len(busy) - 1} others are stuck too"
+
+    def _share_grows(self, workers: int) -> float:
+        """How many times as many examples as of late a rank may be given, where the batch grows or ranks are fewer."""
+        batch = self.terms.largest_batch / self._examples if self._examples and self.terms.largest_batch else 1.0
+        return max(1.0, batch) * max(1.0, self._workers / workers)
 
     def is_stalled(self, generation: Generation, now: float) -> bool:
         """Whether all ranks wait for each other, for longer than anything takes."""
@@ -164,13 +183,12 @@ class Watch:
             case "saving" | "loading" | "serving" | "leaving":
                 return self._slow_limit(self._saving_s)
             case "waiting":
-                return 2 * max(self.terms.stuck_s, PATIENCE * step_s) + self.terms.slow_phase_s
+                return 2 * max(self.terms.stuck_s, PATIENCE * step_s * self._growth) + self.terms.slow_phase_s
         if not member.has_stepped and phase != "ready":
             if not self._first_step_s:
                 return self.terms.start_deadline_s  # it may compile
             step_s = self._first_step_s
-        growth = max(1.0, self.terms.largest_batch / self._examples) if self._examples else 1.0
-        return max(self.terms.stuck_s, PATIENCE * growth * step_s)
+        return self._leniency * max(self.terms.stuck_s, PATIENCE * step_s * self._growth)
 
     def _slow_limit(self, known_s: float) -> float:
         return max(self.terms.slow_phase_s, PATIENCE * known_s)
@@ -185,17 +203,17 @@ def _has_not_come(generation: Generation, member: Member) -> bool:
 
 @dataclass
 class Losses:
-    """How often each rank was lost since the run came further than ever: a rank that is lost again and again is no bad
-    luck.
+    """How often each rank of each generation was lost since the run came further than ever: one that is lost again and
+    again is no bad luck.
     """
 
     _furthest: int = -1
-    _by_rank: dict[int, int] = field(default_factory=dict)
+    _by_rank: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def count(self, rank: int, step: int) -> int:
+    def count(self, generation: int, rank: int, step: int) -> int:
         """A rank was lost at a step; returns how often that has happened by now without progress."""
         if step > self._furthest:
             self._furthest = step
             self._by_rank.clear()
-        self._by_rank[rank] = self._by_rank.get(rank, 0) + 1
-        return self._by_rank[rank]
+        self._by_rank[generation, rank] = self._by_rank.get((generation, rank), 0) + 1
+        return self._by_rank[generation, rank]

@@ -70,7 +70,7 @@ class Worker(ABC):
 
     @abstractmethod
     def build(self) -> events.Built:
-        """Build the task, and warm it up."""
+        """Build the task; beside a generation that trains, warm it up, too."""
 
     @abstractmethod
     def await_round(self) -> events.RoundOpened:
@@ -122,7 +122,7 @@ class Worker(ABC):
 
     @abstractmethod
     def save(self, command: events.Save) -> events.Saved:
-        """Write this rank's part of the state; return once the checkpoint is valid."""
+        """Copy this rank's part of the state, to be written beside the training; wait for it if it is the last one."""
 
     @abstractmethod
     def export(self, command: events.Export) -> events.Exported:

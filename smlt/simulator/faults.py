@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from smlt.core.run_events import CancelRequested, ScaleRequested
-from smlt.simulator.scenario import Fault
+from smlt.simulator.scenario import WISHES, Fault
 
 if TYPE_CHECKING:
     from smlt.simulator.process import Process
@@ -20,7 +21,7 @@ def strike(world: World, fault: Fault) -> None:
     if fault.point:
         world.traps.setdefault(fault.point, []).append(fault)
     elif fault.kind in _ON_WORLD:
-        world.has_struck = True
+        world.has_struck |= fault.kind not in WISHES
         _ON_WORLD[fault.kind](world, fault)
     else:
         process = world.target(fault.rank)
@@ -161,6 +162,10 @@ def _scale(world: World, fault: Fault) -> None:
     world.pilots[-1].tell(ScaleRequested(world.timeline.now, workers))
 
 
+def _longer_steps(world: World, fault: Fault) -> None:
+    world.timing = replace(world.timing, step_s=world.timing.step_s * (1.0 + fault.factor / 3.0))
+
+
 def _cancel(world: World, fault: Fault) -> None:
     world.pilots[-1].tell(CancelRequested(world.timeline.now))
 
@@ -192,4 +197,5 @@ _ON_WORLD: dict[str, Callable[[World, Fault], None]] = {
     "damage": _damage,
     "scale": _scale,
     "cancel": _cancel,
+    "longer_steps": _longer_steps,
 }

@@ -170,8 +170,12 @@ class Invariants:
             raise Broken("the run failed and does not say why")
         elif finish.failure and finish.failure.kind == OUT_OF_MEMORY and not self._needs_too_much():
             raise Broken("the run failed of too little memory, and there was a size that suffices")
-        elif finish.status == "failed" and not world.has_struck and world.scenario.fits_time_limit:
+        elif finish.status == "failed" and not world.has_struck and self._fits_time_limit:
             raise Broken(f"the run failed although nothing went wrong: {finish.stop_reason}")
+
+    @property
+    def _fits_time_limit(self) -> bool:
+        return replace(self._world.scenario, timing=self._world.timing).fits_time_limit
 
     def _needs_too_much(self) -> bool:
         return max(self._world.needs_mib.values()) > max(self._world.terms.memory_choices_mib)

@@ -40,7 +40,7 @@ PROCESS_FAULTS = (
     "out_of_memory",
 )  # fmt: skip
 """Kinds that strike one process."""
-DRAWN_LAST = ("out_of_memory",)
+DRAWN_LAST = ("out_of_memory", "longer_steps")
 """Kinds that are drawn after all others, so that a seed's other faults are what they were before there were these."""
 WORLD_FAULTS = (
     "retry",
@@ -56,8 +56,8 @@ WORLD_FAULTS = (
     "damage",
 )
 """Kinds that strike something that is shared."""
-WISHES = ("scale", "cancel")
-"""Not faults, but what users do meanwhile."""
+WISHES = ("scale", "cancel", "longer_steps")
+"""Not faults, but what users do meanwhile, and what their jobs do: steps that take longer from now on."""
 KINDS = PROCESS_FAULTS + WORLD_FAULTS + WISHES
 """Everything that can be asked for."""
 

@@ -123,7 +123,8 @@ class Before:
             if ready:
                 self.log.append("ready", {**address, "total_steps": 50, "eval_examples": 20})
         step = {"step": 0, "epoch": 0, "loss": 1.0, "examples": 8, "seconds": 0.1}
-        self.log.append("steps", {"items": [{**step, "ended": 11.0}, {**step, "ended": 12.0}]})
+        self.log.append("steps", {"generation": 3, "items": [{**step, "round": 4}, {**step, "round": 5, "step": 2}]})
+        self.log.append("steps", {"generation": 2, "items": [{**step, "round": 8}]})
         self.log.append("spent", {"usd": 0.0, "function_s": 1.0})
         self.log.flush()
 
@@ -146,7 +147,7 @@ def test_the_newest_incarnation_of_each_rank_is_found(before: Before) -> None:
     assert (found.adopted.lost, found.adopted.total_steps, found.adopted.eval_examples) == ((), 50, 20)
     assert (found.adopted.memory_mib, found.adopted.heirs) == ((1024, 1026), ())
     assert [found.lease_s[address] for address in found.adopted.addresses] == [100.0, 102.0]
-    assert (found.told_until, found.paid_until) == (12.0, before.now)
+    assert (found.told, found.paid_until) == ((5, 2), before.now)
 
 
 def test_who_is_not_in_the_round_is_lost(before: Before) -> None:

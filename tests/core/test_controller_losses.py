@@ -470,3 +470,13 @@ def test_of_a_function_that_came_to_its_time_limit_the_limit_is_named(lived_s: f
     desk.live(lived_s)
     desk.killed(0)
     assert desk.records("lost")[-1]["detail"].startswith(told)
+
+
+def test_losses_of_the_next_generation_are_none_of_the_current_one() -> None:
+    desk = Desk(time_limit_s=60.0, max_losses=3)
+    desk.run(start_s=10.0)
+    desk.steps(0)
+    assert desk.live(33.0) == launches(2, 2)
+    for _ in range(3):
+        desk.killed(1, generation=2)
+    assert desk.killed(1) == [relaunch(1, 1, 1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smlt.core.messages import StepRecord
+from smlt.core.messages import Left, StepRecord
 from smlt.core.run_events import (
     Address,
     Beat,
@@ -17,6 +17,7 @@ from smlt.core.run_events import (
     StepsDone,
     Wish,
     WorkerExited,
+    WorkerLeft,
 )
 from tests.support.events import FAILURE, Desk, launches, opened, relaunch
 
@@ -129,6 +130,13 @@ def test_after_three_of_them_the_generation_ends_as_a_whole() -> None:
     assert desk.live(11.0) == []
     assert desk.live(0.5) == [Wish("time limit")]
     assert desk.records("failed") == []
+    for address in list(desk.working.values()):
+        desk.tell(WorkerLeft(desk.now, address, Left("ended", 3)))
+        desk.tell(WorkerExited(desk.now, address, False, ""))
+    desk.now += 5.0
+    desk.all_ready()
+    desk.step_in(0, 3)
+    assert desk.live(83.0) == [relaunch(2, 0, 1)]
 
 
 def test_an_heir_that_is_not_ready_when_the_time_is_up_is_given_up() -> None:

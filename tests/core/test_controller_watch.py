@@ -253,3 +253,53 @@ def test_a_hang_is_noticed_while_the_run_stops_softly() -> None:
     desk = running()
     desk.cancel()
     assert stuck(desk, "computing", 5.1) == [Kill(Address(1, 0)), StopWorkers()]
+
+
+# Steps that take longer than those before
+
+
+def test_who_was_taken_for_stuck_may_take_twice_as_long_the_next_time_until_a_step_comes_through() -> None:
+    desk = running(workers=1, stuck_s=5.0)
+    desk.steps(3)
+    for incarnation, limit_s in enumerate((5.0, 10.0, 20.0)):
+        assert stuck(desk, "computing", limit_s) == []
+        assert stuck(desk, "computing", limit_s + 0.1) == [
+            Kill(Address(1, 0, incarnation)), relaunch(1, 0, incarnation + 1, workers=1)
+        ]  # fmt: skip
+        desk.ready(0)
+        desk.steps(3)  # made again, which is no progress
+    desk.steps(4)
+    assert stuck(desk, "computing", 5.1) == [Kill(Address(1, 0, 3)), relaunch(1, 0, 4, workers=1)]
+
+
+def scaled_to_one() -> Desk:
+    """Four ranks whose steps took 2 s, and then one."""
+    desk = Desk(workers=4, max_workers=8, stuck_s=5.0)
+    desk.run()
+    for rank in range(4):
+        desk.steps(0, rank=rank, seconds=2.0)
+    desk.scale(1)
+    desk.ready(0, generation=2)
+    desk.all_leave("ended", 1)
+    desk.all_exit(generation=1)
+    assert (desk.generation, desk.workers()) == (2, 1)
+    return desk
+
+
+def test_fewer_ranks_may_take_longer_as_each_has_more_to_do() -> None:
+    desk = scaled_to_one()
+    assert stuck(desk, "computing", 40.0) == []
+    assert stuck(desk, "computing", 40.1) == [Kill(Address(2, 0)), relaunch(2, 0, 1, workers=1)]
+
+
+def test_what_steps_took_another_number_of_ranks_does_not_count() -> None:
+    desk = scaled_to_one()
+    desk.steps(1, seconds=0.1)
+    assert stuck(desk, "computing", 5.1) == [Kill(Address(2, 0)), relaunch(2, 0, 1, workers=1)]
+
+
+def test_a_batch_that_grows_may_take_longer() -> None:
+    desk = running(workers=1, stuck_s=5.0, largest_batch=8 * 4)
+    desk.steps(*range(3, 103), seconds=2.0)
+    assert stuck(desk, "computing", 40.0) == []
+    assert stuck(desk, "computing", 40.1) == [Kill(Address(1, 0)), relaunch(1, 0, 1, workers=1)]

@@ -106,3 +106,13 @@ def test_a_run_whose_newest_checkpoint_is_damaged_recovers_from_the_one_before(
     assert runs.steps()[:10] == list(range(10))  # of the last ones before the loss nobody may have heard
     assert runs.steps()[-(STEPS - 4) :] == list(range(4, STEPS))
     assert summary.state_sha256 == undisturbed.state_sha256
+
+
+@pytest.mark.soak
+def test_a_store_that_is_down_for_a_minute_costs_nobody(undisturbed: Summary, runs: Runs) -> None:
+    outage = Outage(runs.runs_dir / "outage", 60.0)
+    job = {"name": "outage", "params": {"slow_s": 0.05}, "checkpoint_every": "3steps"}
+    summary = runs.train(job=job, on=reached(4, outage.begin))
+    assert (summary.status, summary.replacements, summary.generations) == ("succeeded", 0, 1)
+    assert summary.wall_seconds > 60.0
+    assert summary.state_sha256 == undisturbed.state_sha256

@@ -73,5 +73,5 @@ def test_a_function_in_its_place_begins_anew() -> None:
 
 def test_replacing_pays_where_much_is_left() -> None:
     straggler = Straggler(0, 0.5)
-    assert replacing_pays(straggler, steps_left=100, start_s=5.0, step_s=1.0)
-    assert not replacing_pays(straggler, steps_left=30, start_s=5.0, step_s=1.0)
+    assert replacing_pays(straggler, steps_left=100, start_s=5.0, setback_s=1.0)
+    assert not replacing_pays(straggler, steps_left=30, start_s=5.0, setback_s=1.0)

@@ -147,6 +147,11 @@ class Courses:
                     committed.append(item["step"])
         assert committed == list(range(steps))
 
+    def made_again(self, name: str) -> int:
+        """Steps that were committed, and lost, and made once more."""
+        steps = [item["step"] for event in self.events(name) if event["kind"] == "steps" for item in event["items"]]
+        return len(steps) - len(set(steps))
+
     def _check_left(self, name: str, before: set[int]) -> None:
         last = time.monotonic() + 10.0
         while left := [each for each in psutil.Process().children(recursive=True) if each.pid not in before]:

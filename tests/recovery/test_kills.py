@@ -19,6 +19,7 @@ OFF_THE_STEPS = ["building", "ready", "meeting", "loading", "evaluating", "savin
 def test_killed_within_a_step(courses: Courses, point: str, rank: int) -> None:
     summary = courses.disturbed(DIGITS, f"kill:rank={rank},step=7,at={point}")
     assert (summary.replacements, summary.generations, summary.recovered_fast) == (1, 1, False)
+    assert courses.made_again(summary.run) <= 1
 
 
 OF_TWO = [(point, rank) for point in OFF_THE_STEPS for rank in (0, 1) if (point, rank) != ("saved", 1)]
