@@ -250,7 +250,7 @@ def _said(counts: list[int]) -> str:
     return ", ".join(map(str, counts))
 
 
-def _counts(text: str) -> tuple[int, ...]:
+def counts_of(text: str) -> tuple[int, ...]:
     try:
         counts = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -264,8 +264,12 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="validate_model", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--series", required=True, help=", ".join([*SERIES, *SHORT]))
-    parser.add_argument("--workers", type=_counts, metavar="N,…", help="published or not; default: the published ones")
-    parser.add_argument("--calibrate", type=_counts, metavar="N,…", help="published counts that the model is fitted on")
+    parser.add_argument(
+        "--workers", type=counts_of, metavar="N,…", help="published or not; default: the published ones"
+    )
+    parser.add_argument(
+        "--calibrate", type=counts_of, metavar="N,…", help="published counts that the model is fitted on"
+    )
     parser.add_argument("--alone", action="store_true", help="not together with other series of the same platform")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     asked = parser.parse_args()

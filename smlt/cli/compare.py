@@ -62,10 +62,12 @@ def compare(
 ) -> None:
     """Predict what a job would take and cost on several providers, beside virtual machines. Needs no account."""
     from smlt.cli.comparisons import bars_of, basis_of, document_of, print_comparison
+    from smlt.cli.lists import listed
     from smlt.cli.loading import absolute_runs_dir, load_settings
+    from smlt.cli.sizes import sizes_for
     from smlt.cli.tables import print_json
     from smlt.core.parcel import make_parcel
-    from smlt.core.planning import profile_for, survey_job
+    from smlt.core.planning import survey_job
     from smlt.core.plugins import load_registry
     from smlt.core.profile import read_profile
     from smlt.planners.comparison import compare as held_against
@@ -74,39 +76,28 @@ def compare(
 
     if png is not None:
         check_picture(png)
-    names = _names(backends)
+    names = listed(backends, "--backends")
     registry = load_registry()
     flags = {
         "task": task, "workers": workers, "memory": memory, "deadline": deadline, "budget": budget, "epochs": epochs,
         "steps": steps, "catalog": catalog,
     }  # fmt: skip
-    found = read_profile(profile) if profile else None
+    measured = read_profile(profile) if profile else None
+    found, age_s = None, None
     folder = absolute_runs_dir(runs_dir)
     planned = []
     for name in names:
         settings = load_settings(registry, config=config, assignments=assignments, flags={**flags, "backend": name})
         place = registry.backend(name, settings.spec.backend.options)
-        if found is None or profile is not None:  # the task is the same everywhere: it is built once
+        if found is None:  # the task is the same everywhere: it is built once
             parcel = make_parcel(settings.spec, settings.folder, folder, None)
-            found = profile_for(settings.spec, place, parcel, registry, found)
+            found, age_s = sizes_for(settings.spec, place, parcel, registry, measured)
         planned.append(survey_job(settings.spec, place, folder, registry, found))
     basis: Basis | None = equal.value if equal else None
     comparison = held_against(planned, names, basis, settings.spec.limits.budget)
     if png is not None:
         draw_bars(bars_of(comparison), f"basis: {basis_of(comparison)}", png)
     if output is Output.JSON:
-        print_json(document_of(comparison, planned))
+        print_json(document_of(comparison, planned, age_s))
     else:
-        print_comparison(comparison, planned)
-
-
-def _names(text: str) -> list[str]:
-    """The backends of a list separated by commas; raises ConfigError for none, or one twice."""
-    from smlt.core.errors import ConfigError
-
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    twice = {name for name in names if names.count(name) > 1}
-    if not names or twice:
-        told = f"names {', '.join(sorted(twice))} twice" if twice else "names no backend"
-        raise ConfigError(f"--backends {text!r} {told}", "write them like aws,gcp,azure,local")
-    return names
+        print_comparison(comparison, planned, age_s)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from smlt.cli.plans import LEFT_OUT, SPEEDS, shown_range, usd_of
+from smlt.cli.plans import COUNTED, LEFT_OUT, SPEEDS, age_mark, price_document, price_words, shown_range, usd_of
+from smlt.cli.sizes import age_words
 from smlt.core.units import format_duration
 from smlt.planners.comparison import Comparison, Verdict, outcome
 from smlt.report.bars import Bar
@@ -31,7 +32,7 @@ SPOT = "spot machines may be taken away: what that costs is not counted"
 GPU = "a GPU's speed is a guess, within 3 times"
 
 
-def document_of(comparison: Comparison, planned: Sequence[Planned]) -> dict[str, Any]:
+def document_of(comparison: Comparison, planned: Sequence[Planned], age_s: float | None) -> dict[str, Any]:
     """What `smlt compare -o json` prints: money in US dollars, times in seconds, memory in MiB."""
     return {
         "equal": comparison.basis,
@@ -57,8 +58,10 @@ def document_of(comparison: Comparison, planned: Sequence[Planned]) -> dict[str,
             "ranges": BARS,
             "spot": SPOT,
             "gpu": GPU,
+            "counted": COUNTED,
             "left_out": LEFT_OUT,
-            "prices": [_prices(each) for each in planned],
+            "prices": [price_document(each.request.scene) for each in planned if each.request.scene],
+            "task_built_s_ago": age_s,
         },
     }
 
@@ -113,6 +116,12 @@ def _against(each: Contender, best: Contender, figure: str) -> str:
     return f"{mine.likely / theirs.likely:.2g}x" if theirs.likely else "more"
 
 
+def _missed(each: Contender) -> str:
+    """The limits that it does not keep; empty for none."""
+    missed = [name.replace("_", " ") for name, standing in each.forecast.limits.items() if standing == "missed"]
+    return f"misses: {', '.join(missed)}" if missed else ""
+
+
 def why(each: Contender) -> str:
     """What it spends most of its time on, and what stands against it."""
     forecast, step = each.forecast, each.forecast.step
@@ -124,13 +133,11 @@ def why(each: Contender) -> str:
     }
     most = max(spent, key=lambda what: spent[what])
     told = [f"{spent[most] / sum(spent.values()):.0%} {most}"]
-    missed = [name.replace("_", " ") for name, standing in forecast.limits.items() if standing == "missed"]
-    told += [f"misses: {', '.join(missed)}"] if missed else []
-    return "; ".join([*told, *([each.unequal] if each.unequal else [])])
+    return "; ".join(filter(None, [*told, _missed(each), each.unequal]))
 
 
-def print_comparison(comparison: Comparison, planned: Sequence[Planned]) -> None:
-    """Contenders, who is best, and what is to be known of them."""
+def print_comparison(comparison: Comparison, planned: Sequence[Planned], age_s: float | None) -> None:
+    """Contenders, who is best, and what is to be known of them; `age_s` as of `smlt.cli.plans.document_of`."""
     from smlt.cli.tables import print_rows
 
     head = ["where", "fleet", "vCPUs", "start", "step", "finish", "USD", "USD/h", "time", "cost", "spends"]
@@ -143,9 +150,18 @@ def print_comparison(comparison: Comparison, planned: Sequence[Planned]) -> None
     for verdict in comparison.verdicts():
         print(words_of(verdict))
     print(f"compute speed: {SPEEDS[comparison.reference.forecast.speed]}; {GPU}; {SPOT}")
-    print(f"{BARS}")
-    told = [f"{each['provider']} {each['as_of']} (catalog {each['sha256'][:12]})" for each in map(_prices, planned)]
-    print(f"prices: {', '.join(told)}; without {LEFT_OUT}")
+    print(BARS)
+    if age_s is not None:
+        print(age_words(age_s))
+    print(f"prices: {'; '.join(price_words(each.request.scene) for each in planned if each.request.scene)}")
+    machines = {
+        f"{each.offer} of {each.price.as_of or 'the user'}{age_mark(each.price.as_of)}"
+        for each in comparison.contenders
+        if each.kind != "functions"
+    }
+    if machines:
+        print(f"machines: {', '.join(sorted(machines))}")
+    print(f"counted: {COUNTED}; without {LEFT_OUT}")
 
 
 def bars_of(comparison: Comparison) -> list[Bar]:
@@ -214,10 +230,5 @@ def _outcome(found: str) -> str:
 
 
 def _told(each: Contender) -> str:
-    return f"{each.backend} {_fleet(each)}, {format_duration(each.finish_s.likely)}, {usd_of(each.cost_usd.likely)}"
-
-
-def _prices(planned: Planned) -> dict[str, Any]:
-    assert planned.request.scene is not None  # only what was predicted is compared
-    catalog = planned.request.scene.catalog
-    return {"provider": catalog.provider, "as_of": catalog.as_of, "sha256": catalog.sha256}
+    told = f"{each.backend} {_fleet(each)}, {format_duration(each.finish_s.likely)}, {usd_of(each.cost_usd.likely)}"
+    return f"{told} ({_missed(each)})" if _missed(each) else told

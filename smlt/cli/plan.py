@@ -49,9 +49,10 @@ def plan(
     """Predict what a job would take and cost, by fleet, best first. Launches nothing, and needs no account."""
     from smlt.cli.loading import absolute_runs_dir, load_settings
     from smlt.cli.plans import document_of, print_plans
+    from smlt.cli.sizes import sizes_for
     from smlt.cli.tables import print_json
     from smlt.core.parcel import make_parcel
-    from smlt.core.planning import profile_for, survey_job
+    from smlt.core.planning import survey_job
     from smlt.core.plugins import load_registry
     from smlt.core.profile import read_profile
     from smlt.report.picture import check_picture
@@ -68,11 +69,11 @@ def plan(
     spec, folder = settings.spec, absolute_runs_dir(runs_dir)
     place = registry.backend(spec.backend.name, spec.backend.options)
     parcel = make_parcel(spec, settings.folder, folder, None)
-    found = profile_for(spec, place, parcel, registry, read_profile(profile) if profile else None)
+    found, age_s = sizes_for(spec, place, parcel, registry, read_profile(profile) if profile else None)
     planned = survey_job(spec, place, folder, registry, found)
     if png is not None:
         draw_plans(planned.survey, planned.request, png)
     if output is Output.JSON:
-        print_json(document_of(planned))
+        print_json(document_of(planned, age_s))
     else:
-        print_plans(planned)
+        print_plans(planned, age_s)

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from smlt.core.figures import OLD_DAYS
 from smlt.core.forecast import Range
 
 if TYPE_CHECKING:
-    from smlt.core.catalog import Catalog
     from smlt.core.planner import Plan
     from smlt.core.planning import Planned
+    from smlt.core.scene import Scene
+
+COUNTED = "functions from launch to end, a channel's server, requests and bytes of exchanges; finish from the launch on"
+"""In times and costs."""
 
 LEFT_OUT = "evaluations, checkpoints, reading data that do not lie in memory, taxes, discounts, free tiers"
 """Of times and costs."""
@@ -20,8 +24,13 @@ SHOWN = 8
 """Candidates in the table; the document has all."""
 
 
-def document_of(planned: Planned) -> dict[str, Any]:
-    """What `smlt plan -o json` prints: money in US dollars, times in seconds, memory in MiB."""
+def document_of(planned: Planned, age_s: float | None = None) -> dict[str, Any]:
+    """What `smlt plan -o json` prints: money in US dollars, times in seconds, memory in MiB.
+
+    Args:
+        planned: the survey.
+        age_s: how long ago the task was built; None for now, or from a profile.
+    """
     survey = planned.survey
     return {
         "candidates": [plan_document(plan) for plan in survey.plans],
@@ -29,7 +38,7 @@ def document_of(planned: Planned) -> dict[str, Any]:
         "feasible": survey.chosen is not None,
         "binding_limit": survey.binding_limit,
         "nearest_feasible": asdict(survey.nearest) if survey.nearest else None,
-        "assumptions": _assumptions(planned),
+        "assumptions": {**_assumptions(planned), "task_built_s_ago": age_s},
     }
 
 
@@ -45,33 +54,68 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 def _assumptions(planned: Planned) -> dict[str, Any]:
     request, survey = planned.request, planned.survey
     forecast = survey.plans[0].forecast
-    catalog = request.scene.catalog if request.scene else None
     return {
         "planner": planned.planner,
         "objective": request.objective,
         "deadline_s": request.deadline_s,
         "budget_usd": request.budget_usd,
         "speed": forecast.speed if forecast else None,
-        "prices": {"provider": catalog.provider, "as_of": catalog.as_of, "sha256": catalog.sha256} if catalog else None,
+        "prices": price_document(request.scene) if request.scene else None,
+        "counted": COUNTED,
         "left_out": LEFT_OUT,
         "constants": [asdict(each) for each in survey.assumptions],
     }
 
 
-def print_plans(planned: Planned) -> None:
-    """Candidates, best first, and what is to be known of them."""
+def price_document(scene: Scene) -> dict[str, Any]:
+    """Whose prices, as of when the functions' is and the whole list, how sure that is, and the list's digest."""
+    catalog = scene.catalog
+    said = catalog.provenance(("functions", scene.functions, "usd_per_gib_s") if scene.functions else ("function",))
+    return {
+        "provider": catalog.provider,
+        "as_of": catalog.as_of,
+        "functions_as_of": said.as_of,
+        "confidence": said.confidence,
+        "sha256": catalog.sha256,
+    }
+
+
+def price_words(scene: Scene) -> str:
+    """The same for people; a price that was read long ago says so."""
+    told = price_document(scene)
+    functions = f"{scene.functions} of {told['functions_as_of'] or 'the user'}{age_mark(told['functions_as_of'])}, "
+    functions = functions if scene.functions else ""
+    return f"{told['provider']}, {functions}list of {told['as_of']}, catalog {told['sha256'][:12]}"
+
+
+def age_mark(as_of: str | None) -> str:
+    """What is to be said of a price's day if it is long ago; None is the user's own word, which does not age."""
+    from datetime import date
+
+    from smlt.cli.prices import today
+
+    age_days = (today() - date.fromisoformat(as_of)).days if as_of else 0
+    return f" ({age_days} days ago: `smlt prices refresh`)" if age_days > OLD_DAYS else ""
+
+
+def print_plans(planned: Planned, age_s: float | None = None) -> None:
+    """Candidates, best first, and what is to be known of them; `age_s` as of `document_of`."""
+    from smlt.cli.sizes import age_words
     from smlt.cli.tables import print_rows
 
     survey, request = planned.survey, planned.request
-    head = ["workers", "memory", "channel", "step", "compute+sync+load", "finish", "cost", "needs", ""]
+    head = ["workers", "memory", "channel", "step", "compute+sync+load, ms", "finish", "cost, USD", "needs", ""]
     print_rows([_row(plan) for plan in survey.plans[:SHOWN]], head=head, right=[0, 1, 3, 4, 5, 6, 7])
     if len(survey.plans) > SHOWN:
         print(f"and {len(survey.plans) - SHOWN} more: -o json")
     print()
     for line in _notes(planned):
         print(line)
+    if age_s is not None:
+        print(age_words(age_s))
     if request.scene:
-        print(f"prices: {_prices(request.scene.catalog)}; without {LEFT_OUT}")
+        print(f"prices: {price_words(request.scene)}")
+        print(f"counted: {COUNTED}; without {LEFT_OUT}")
 
 
 def _row(plan: Plan) -> list[str]:
@@ -135,7 +179,3 @@ SPEEDS: Mapping[str, str] = {
 
 def _words(limit: str | None) -> str:
     return (limit or "the limits").replace("_", " ")
-
-
-def _prices(catalog: Catalog) -> str:
-    return f"{catalog.provider}, {catalog.as_of}, catalog {catalog.sha256[:12]}"

@@ -23,6 +23,7 @@ from smlt.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from smlt.core.parcel import TaskParcel
     from smlt.core.plugins import Registry
     from smlt.core.profile import Profile
     from smlt.workflows.sweep import Cell
@@ -56,17 +57,20 @@ def sweep(
 ) -> None:
     """Train a job on several fleets, each several times, interleaved; write what was measured as CSV."""
     from smlt.api import cancelling
+    from smlt.cli.lists import listed
     from smlt.cli.loading import absolute_runs_dir, load_settings
-    from smlt.cli.sweeps import Teller, check_name, listed, print_medians, remember, write_tables
+    from smlt.cli.sweeps import Teller, check_name, held, print_medians, remember, write_tables
     from smlt.cli.tables import print_json
     from smlt.core.engine import Interrupts, RunRequest
+    from smlt.core.parcel import make_parcel
     from smlt.core.plugins import load_registry
     from smlt.core.profile import read_profile
     from smlt.workflows.sweep import Cell, Sweep
 
     check_name(name)
     registry = load_registry()
-    folder = absolute_runs_dir(runs_dir) / "sweeps" / name
+    all_runs = absolute_runs_dir(runs_dir)
+    folder = all_runs / "sweeps" / name
     flags = {"task": task, "epochs": epochs, "steps": steps, "catalog": catalog}
     grid = [
         {"backend": backend, "workers": int(count), **({"memory": size} if size else {})}
@@ -79,14 +83,14 @@ def sweep(
         chosen = {name: str(value) for name, value in settings.items()}
         resolved = load_settings(registry, config=config, assignments=assignments, flags={**flags, **chosen})
         cells.append(Cell(RunRequest(resolved.spec, folder / "runs", resolved.folder), settings))
-    cells = _planned(cells, registry, read_profile(profile) if profile else None, yes=yes)
+    parcel = make_parcel(cells[0].request.spec, cells[0].request.folder, all_runs, None)
+    cells = _planned(cells, parcel, registry, read_profile(profile) if profile else None, yes=yes)
     found = Sweep(tuple(cells), repeat, registry)
-    remember(found, folder)
-    interrupts = Interrupts()
-    tell = Teller(found, folder)
-    with cancelling(interrupts, tell.say):
-        found.go_on(tell, interrupts=interrupts)
-    document = write_tables(found, folder)
+    interrupts, tell = Interrupts(), Teller(found, folder)
+    with held(folder), cancelling(interrupts, tell.say):
+        remember(found, folder)
+        found.go_on(tell, interrupts)
+        document = write_tables(found, folder)
     if output is Output.JSON:
         print_json(document)
     else:
@@ -94,14 +98,13 @@ def sweep(
     raise typer.Exit(tell.code)
 
 
-def _planned(cells: Sequence[Cell], registry: Registry, profile: Profile | None, *, yes: bool) -> list[Cell]:
-    """Cells with what is submitted for each: the task is packed once, and money confirmed before any is spent."""
+def _planned(
+    cells: Sequence[Cell], parcel: TaskParcel, registry: Registry, profile: Profile | None, *, yes: bool
+) -> list[Cell]:
+    """Cells with what is submitted for each; money is confirmed before any is spent."""
     from smlt.cli.spending import confirm_spending
     from smlt.core.engine import planned
-    from smlt.core.parcel import make_parcel
 
-    first = cells[0].request
-    parcel = make_parcel(first.spec, first.folder, first.runs_dir.parents[2], None)
     ready = []
     for cell in cells:
         request = planned(replace(cell.request, kept=parcel, profile=profile), registry)

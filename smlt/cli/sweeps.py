@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +31,25 @@ def check_name(name: str) -> None:
         raise ConfigError(f"--name {name!r}: a name has letters, digits, dots, dashes and underscores")
 
 
-def listed(text: str, flag: str, *, whole_numbers: bool = False) -> list[str]:
-    """The items of a list separated by commas.
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While entered, no other sweep measures in this folder; the kernel lets go of it when the process is gone.
 
     Raises:
-        ConfigError: there are none, one is there twice, or is no number where numbers are wanted.
+        ConfigError: one does.
+        StorageError: the folder cannot be written.
     """
-    items = [item.strip() for item in text.split(",") if item.strip()]
-    if not items or len(set(items)) < len(items):
-        told = "has one of them twice" if items else "is empty"
-        raise ConfigError(f"{flag} {text!r} {told}", f"write it like {flag} {'1,2,4' if whole_numbers else 'a,b'}")
-    wrong = [item for item in items if whole_numbers and not (item.isdecimal() and int(item))]
-    if wrong:
-        raise ConfigError(f"{flag} {text!r}: {wrong[0]!r} is no number of workers", f"write it like {flag} 1,2,4")
-    return items
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w", encoding="ascii")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}", "give another --runs-dir") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another `smlt sweep` measures in {folder}", "wait for it, or give --name") from None
+        yield
 
 
 def remember(sweep: Sweep, folder: Path) -> None:
@@ -82,7 +89,9 @@ def write_tables(sweep: Sweep, folder: Path) -> dict[str, Any]:
 
     measured = sweep.measured()
     runs, steps = run_rows(measured), step_rows(measured)
-    medians = median_rows(runs, list(sweep.cells[0].settings))
+    places = {cell.label: number for number, cell in enumerate(sweep.cells)}
+    by_fleet = sorted(zip(measured, runs, strict=True), key=lambda each: places[each[0].cell.label])
+    medians = median_rows([row for _, row in by_fleet], list(sweep.cells[0].settings))
     for name, rows in (("runs", runs), ("steps", steps), ("medians", medians)):
         _write(folder / f"{name}.csv", csv_of(rows))
     wanted = len(sweep.cells) * sweep.repeats

@@ -49,6 +49,9 @@ STDERR = 2
 SHORTEST_JOB = 1000
 """Steps that a job is said to have at least: schedulers of learning rates raise if a step more is taken."""
 
+STATE_COPIES = 3
+"""Of the weights, that a checkpoint holds where no optimizer was built to see: they, and two of Adam's moments."""
+
 LEAST_SLOPE = 0.1
 """Of a step's time at least this part grows with its examples, whatever noise says."""
 
@@ -178,7 +181,8 @@ def _find(spec: RankSpec, *, steps: bool) -> Found:
     job = JobSpec.from_plain(spec.job)
     task = make_task(spec, job, load_registry().open_store(spec.store))
     try:
-        shape = task.build(task.prepare() or {}, lambda examples: _total_steps(job, examples))
+        look = task.build if steps else task.measure
+        shape = look(task.prepare() or {}, lambda examples: _total_steps(job, examples))
         sizes = Profile(
             schema_version=SCHEMA_VERSION,
             task=job.job.task,
@@ -188,7 +192,7 @@ def _find(spec: RankSpec, *, steps: bool) -> Found:
             examples=shape.examples,
             parameters=shape.parameters,
             regions=shape.regions,
-            state_bytes=_state_bytes(task),
+            state_bytes=_state_bytes(task) if steps else STATE_COPIES * _weight_bytes(shape),
             build_s=time.perf_counter() - began,
             built_mib=_peak_mib(),
         )
@@ -248,6 +252,10 @@ def _timed(take: Callable[[int], None], examples: int) -> Timing:
 
 def _state_bytes(task: TrainingTask) -> int:
     return sum(array.nbytes for array in task.shared_state().arrays.values())
+
+
+def _weight_bytes(shape: TaskShape) -> int:
+    return sum(region.size_bytes for region in shape.regions)
 
 
 def _peak_mib() -> float:

@@ -264,6 +264,10 @@ class TrainingTask(ABC):
             TaskError: the model has no parameters, gradients are sparse, a hook is missing.
         """
 
+    def measure(self, prepared: Mapping[str, Array], total_steps: Callable[[int], int]) -> TaskShape:
+        """As `build`, for a task that is looked at and then only closed: what only steps need may be left out."""
+        return self.build(prepared, total_steps)
+
     @abstractmethod
     def order(self, epoch: int) -> Indices:
         """The order in which an epoch visits the examples; the same on every rank. Shape (examples visited,)."""

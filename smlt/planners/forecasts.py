@@ -19,6 +19,10 @@ OPTIMIZER_STATES = 4
 """Copies of the parameters that training takes beside what building made, where no step was taken: gradients, two of
 Adam's moments, and what the optimizer makes in passing."""
 
+FIRST_STEP_MIB = 80.0
+"""What a framework brings in with its first optimizer and step, which building alone does not show: torch, digits, 320
+to 400 MiB (2026-11-24)."""
+
 GUESSED_MEMORY_SPREAD = 1.5
 """Activations are not known where no step was taken."""
 
@@ -112,7 +116,7 @@ class Forecaster:
         sent = sum(region.size_bytes for region in profile.regions) * (2 if allocation.workers > 1 else 0)
         if profile.stepped_mib is None:
             weights = OPTIMIZER_STATES * sum(region.size_bytes for region in profile.regions)
-            likely = profile.built_mib + (weights + sent) / 2**20
+            likely = profile.built_mib + FIRST_STEP_MIB + (weights + sent) / 2**20
             return _scaled(likely, 1.0, GUESSED_MEMORY_SPREAD)
         likely = profile.stepped_mib + ((at_once - 1) * (profile.example_bytes or 0.0) + sent) / 2**20
         return _scaled(likely, 1 / 1.1, 1.1)

@@ -72,13 +72,12 @@ class Sweep:
     cells: tuple[Cell, ...]
     repeats: int
     registry: Registry
-    seed: int = 0
 
     def order(self) -> Iterator[tuple[Cell, int]]:
-        """All that is to be measured: repeat by repeat, within each in an order that the seed and the repeat give."""
+        """All that is to be measured: repeat by repeat, within each in an order of its own."""
         for repeat in range(self.repeats):
             cells = list(self.cells)
-            random.Random(f"{self.seed}/{repeat}").shuffle(cells)
+            random.Random(repeat).shuffle(cells)
             yield from ((cell, repeat) for cell in cells)
 
     def measured(self) -> list[Measured]:
@@ -89,7 +88,6 @@ class Sweep:
     def go_on(
         self,
         tell: Callable[[Cell, int, Summary], None],
-        listener: Callable[[RunEvent], None] | None = None,
         interrupts: Interrupts | None = None,
     ) -> None:
         """Measure what is not over yet.
@@ -98,7 +96,6 @@ class Sweep:
 
         Args:
             tell: is called after every run.
-            listener: is told the events of runs as they happen.
             interrupts: cancels the run that is under way; the sweep ends with it.
 
         Raises:
@@ -112,7 +109,7 @@ class Sweep:
             name = _name(cell, repeat, number)
             job = cell.request.spec.job.model_copy(update={"name": name})
             request = replace(cell.request, spec=cell.request.spec.model_copy(update={"job": job}))
-            summary = run(request, self.registry, listener=listener, interrupts=interrupts)
+            summary = run(request, self.registry, interrupts=interrupts)
             tell(cell, repeat, summary)
             if summary.status == "cancelled":
                 return

@@ -64,7 +64,12 @@ def test_overlapping_bars_are_a_tie(linear, main) -> None:
 def test_the_table_says_who_is_better_and_what_is_left_out(linear, main) -> None:
     code, out, _ = main("compare", *TASK, "--backends", "aws")
     assert code == 0
-    for line in ("quickest functions: aws", "virtual machines", "a GPU's speed is a guess", "prices: aws 2026-"):
+    for line in (
+        "quickest functions: aws",
+        "virtual machines",
+        "a GPU's speed is a guess",
+        "prices: aws, lambda_x86 of 2026-",
+    ):
         assert line in out
     assert "without evaluations, checkpoints" in out
 
@@ -77,9 +82,16 @@ def test_a_picture_of_bars(linear, main) -> None:
 
 @pytest.mark.parametrize(
     ("backends", "said"),
-    [("", "names no backend"), ("aws,aws", "names aws twice"), ("aws,nowhere", "nowhere")],
+    [("", "is empty"), ("aws,aws", "has one of them twice"), ("aws,nowhere", "nowhere")],
 )
 def test_backends_that_are_none(linear, main, backends, said) -> None:
     code, out, err = main("compare", *TASK, "--backends", backends)
     assert (code, out) == (2, "")
     assert said in err
+
+
+def test_what_misses_a_limit_says_so_in_the_verdict(linear, main) -> None:
+    document = compare(main, "--backends", "aws", "--deadline", "20s")
+    verdict = next(each for each in document["verdicts"] if each["machines"]["kind"] == "vm")
+    assert "(misses: deadline)" in verdict["text"]  # a machine boots for longer than that
+    assert verdict["better"] == "functions"

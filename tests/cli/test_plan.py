@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import pytest
 
@@ -102,3 +103,37 @@ def test_a_task_that_fails_to_build_is_an_error_of_the_task(folder, main) -> Non
     code, _, err = main("plan", "task.py:Broken", "-b", "aws")
     assert code in (1, 2)
     assert "Broken" in err
+
+
+def test_the_second_plan_does_not_build_the_task_again_and_says_so(linear, main) -> None:
+    first = plan(main, "-b", "aws")
+    again = plan(main, "-b", "aws")
+    assert first["assumptions"]["task_built_s_ago"] is None
+    assert again["assumptions"]["task_built_s_ago"] >= 0
+    assert again["candidates"] == first["candidates"]
+    assert "task: as it was built" in main("plan", *TASK, "-b", "gcp")[1]
+    with (linear / "task.py").open("a") as file:
+        file.write("\n# changed\n")
+    assert plan(main, "-b", "aws")["assumptions"]["task_built_s_ago"] is None
+
+
+@pytest.mark.parametrize(("day", "is_old"), [(date(2026, 8, 30), False), (date(2027, 1, 1), True)])
+def test_a_price_that_was_read_long_ago_says_so(linear, main, monkeypatch, day, is_old) -> None:
+    monkeypatch.setattr("smlt.cli.prices.today", lambda: day)
+    out = main("plan", *TASK, "-b", "aws")[1]
+    assert ("2026-08-22 (132 days ago: `smlt prices refresh`)" in out) == is_old
+
+
+def test_figures_have_units_and_prices_a_date(linear, main) -> None:
+    document = plan(main, "-b", "aws")
+    prices = document["assumptions"]["prices"]
+    assert (prices["functions_as_of"], prices["confidence"]) == ("2026-08-22", "high")
+    out = main("plan", *TASK, "-b", "aws")[1]
+    for said in (
+        "compute+sync+load, ms",
+        "cost, USD",
+        "lambda_x86 of 2026-08-22",
+        "counted: functions",
+        "without eval",
+    ):
+        assert said in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import signal
@@ -106,3 +107,12 @@ def test_what_cannot_be_measured_is_refused_before_anything(linear, main, argume
     assert (code, out) == (2, "")
     assert said in err
     assert not (linear / ".smlt/runs/sweeps").exists()
+
+
+def test_two_sweeps_do_not_measure_in_one_place_at_once(linear, main) -> None:
+    sweep(main, "--workers", "1", "--repeat", "1")
+    with (linear / ".smlt/runs/sweeps/sweep/lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, _, err = main(*JOB, "--workers", "1", "--repeat", "1")
+    assert code == 2
+    assert "another `smlt sweep` measures in" in err

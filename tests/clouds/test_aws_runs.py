@@ -18,7 +18,7 @@ from tests.support.valkey import Valkey, valkey
 
 pytestmark = [pytest.mark.clouds, pytest.mark.timeout(600)]
 
-REDIS = {"sync": {"channel": "redis"}}
+REDIS = {"sync": {"channel": "redis"}, "planner": {"name": "fixed"}}
 
 
 @pytest.fixture(scope="module")

@@ -61,26 +61,36 @@ class TorchTraining(TrainingTask):
 
     def build(self, prepared: Mapping[str, Array], total_steps: Callable[[int], int]) -> TaskShape:
         """Build data, model and optimizer; before each hook everything random is seeded by the job's seed."""
-        task, seed = self._task, self._context.seed
+        task = self._task
         checks.check_hooks(task)
         seeding.be_deterministic(self._context.threads)
+        shape = self._build_model(prepared, total_steps)
+        seeding.seed_everything(self._context.seed)
+        with blame(task, "build_optimizer"):
+            returned = task.build_optimizer(self._model)
+        self._optimizers = read_optimizers(returned, self._model, several=checks.has_loop(task))
+        self._tensor_names = set(states.tensors_of(self._model))
+        self._steps = self._build_steps()
+        return shape
+
+    def measure(self, prepared: Mapping[str, Array], total_steps: Callable[[int], int]) -> TaskShape:
+        """Data and model: a first optimizer, like determinism, imports torch._dynamo, which takes as long as torch."""
+        checks.check_hooks(self._task)
+        return self._build_model(prepared, total_steps)
+
+    def _build_model(self, prepared: Mapping[str, Array], total_steps: Callable[[int], int]) -> TaskShape:
+        task = self._task
         task.prepared = prepared
         self._data, self._eval_data = self._build_data()
         visited = len(self.order(0))
         task.total_steps = total_steps(visited)
-        seeding.seed_everything(seed)
+        seeding.seed_everything(self._context.seed)
         with blame(task, "build_model"):
             built = task.build_model()
         self._model = task.model = checks.check_model(built)
         if not self._model.training:
             self._model.train()
-        seeding.seed_everything(seed)
-        with blame(task, "build_optimizer"):
-            returned = task.build_optimizer(self._model)
-        self._optimizers = read_optimizers(returned, self._model, several=checks.has_loop(task))
         self._regions = Regions(self._model)
-        self._tensor_names = set(states.tensors_of(self._model))
-        self._steps = self._build_steps()
         return TaskShape(
             examples=visited,
             eval_examples=self._eval_data.length if self._eval_data else 0,
@@ -192,7 +202,9 @@ class TorchTraining(TrainingTask):
 
     def close(self) -> None:
         """End a loop of the user's own and its thread; harmless otherwise."""
-        self._steps.close()
+        steps: Stepper | None = getattr(self, "_steps", None)  # none where building failed or was left out
+        if steps is not None:
+            steps.close()
 
     @property
     def _raw_outputs(self) -> bool:
