@@ -22,6 +22,7 @@ $(VENV)/.dev: $(VENV)/.examples
 
 $(VENV)/.clouds: $(VENV)/.dev
 	$(INSTALL) -e '.[clouds]'
+	npm install --silent --no-audit --no-fund --prefix .clouds azurite@3.35.0
 	@touch $@
 
 venv: $(VENV)/.dev  ## everything for development, in .venv
@@ -62,4 +63,4 @@ soak: $(VENV)/.dev  ## an hour or two: all seeds, the GPT, 500 random disturbanc
 	$(BIN)/python -m benchmarks.soak
 
 clean:  ## forget the environment and what tools left
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .clouds build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

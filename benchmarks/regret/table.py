@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,8 @@ def print_table(rows: Sequence[Row], png: Path | None) -> None:
     print("|---|---|---|---|---|---|")
     for planner in ("optuna", "analytic", "bo"):
         own = [row for row in regret if row["planner"] == planner]
+        if not own:
+            continue
         found = regrets(regret, planner)
         met = sum(is_met(row) for row in own)
         probes = max((row.get("probes", 0) for row in own), default=0)
@@ -75,8 +76,10 @@ def _draw(rows: Sequence[Row], png: Path) -> None:
     axes = figure.subplots()
     for planner, colour in (("optuna", "C0"), ("analytic", "C2"), ("bo", "C3")):
         found = regrets(rows, planner)
+        if not found:
+            continue
         share = [(number + 1) / len(found) for number in range(len(found))]
-        label = f"{planner}: median {100 * statistics.median(found):.1f} %" if found else planner
+        label = f"{planner}: median {100 * quantile(found, 0.5):.1f} %"
         axes.step([100 * each for each in found], share, where="post", color=colour, label=label)
     axes.axvline(7, color="grey", linewidth=0.8, linestyle="--")
     axes.axvline(20, color="grey", linewidth=0.8, linestyle=":")

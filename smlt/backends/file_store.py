@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from smlt.backends.file_staging import Staging, open_shared
-from smlt.core.errors import AccessDenied, AlreadyExists, ConfigError, Conflict, NotFound, StorageError
+from smlt.core.errors import AccessDenied, AlreadyExists, ConfigError, Conflict, NotFound, StorageError, StoreFull
 from smlt.core.storage import Buffer, ObjectInfo, ObjectStore, StoreSpec
 
 UNLISTED = ".unlisted"
@@ -187,11 +187,14 @@ class FileObjectStore(ObjectStore):
         try:
             yield
         except OSError as error:
-            kind = AccessDenied if error.errno in _DENIED else StorageError
+            kind = _KINDS.get(error.errno or 0, StorageError)
             raise kind(f"{self._root / key}: {error.strerror}", _hint(error)) from error
 
 
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_KINDS: dict[int, type[StorageError]] = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), AccessDenied),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), StoreFull),
+}
 _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 

@@ -87,7 +87,7 @@ class ObstoreObjectStore(ObjectStore):
 
         with self._translated(key):
             found = obstore.get(self._client, key)
-            return found.bytes().to_bytes(), _tag(found.meta)
+            return found.bytes().to_bytes(), self._tag(found.meta)
 
     def _do_list(self, prefix: str) -> Iterator[ObjectInfo]:
         import obstore
@@ -99,7 +99,7 @@ class ObstoreObjectStore(ObjectStore):
             for chunk in found:
                 for meta in chunk:
                     if meta["path"].startswith(prefix):
-                        yield ObjectInfo(meta["path"], meta["size"], _tag(meta))
+                        yield ObjectInfo(meta["path"], meta["size"], self._tag(meta))
                     elif meta["path"] > prefix:
                         return
 
@@ -117,7 +117,11 @@ class ObstoreObjectStore(ObjectStore):
 
         with self._translated(key):
             # One request a write whatever its size: splitting multiplies requests, which are what is billed.
-            return _tag(obstore.put(self._client, key, self._body(data), mode=mode, use_multipart=False))
+            return self._tag(obstore.put(self._client, key, self._body(data), mode=mode, use_multipart=False))
+
+    def _tag(self, meta: Any) -> str:
+        """What a store says of an object's version: GCS conditions on the one, S3 and Azure on the other."""
+        return f"{meta['version'] or ''}:{meta['e_tag'] or ''}"
 
     def _body(self, data: Buffer) -> Buffer:
         return data if isinstance(data, bytes) or not memoryview(data).nbytes else memoryview(data).cast("B")
@@ -162,11 +166,6 @@ def _memory(url: str) -> MemoryStore:
 
     with _memories_lock:
         return _memories.setdefault(url, MemoryStore())
-
-
-def _tag(meta: Any) -> str:
-    """One string of what a store says of an object's version: GCS and Azure condition on the one, S3 on the other."""
-    return f"{meta['version'] or ''}:{meta['e_tag'] or ''}"
 
 
 def _condition(tag: str) -> dict[str, str]:

@@ -82,7 +82,7 @@ def follow(
     from smlt.core.summary import Summary
 
     try:
-        pulse = Pulse(store, clock, wire.unpack(store.get(layout.CONTROL), Control))
+        pulse = Pulse(store, clock, wire.read(store, layout.CONTROL, Control))
     except NotFound:
         raise _undriven(run) from None
     take_note, segment = progress.catch_up, 0

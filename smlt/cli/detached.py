@@ -23,6 +23,7 @@ from smlt.core import wire
 from smlt.core.errors import SmltError
 from smlt.core.parcel import TaskParcel
 from smlt.core.planner import Plan
+from smlt.core.profile import Profile
 
 if TYPE_CHECKING:
     from smlt.cli.driving import Shown
@@ -43,6 +44,7 @@ class DetachedRun:
     goes_on: bool
     kept: TaskParcel | None
     plan: Plan | None
+    profile: Profile | None
     verbose: bool
 
 
@@ -79,6 +81,7 @@ def _travelling(request: RunRequest, shown: Shown) -> DetachedRun:
         request.goes_on,
         request.kept,
         request.plan,
+        request.profile,
         shown.verbose,
     )
 
@@ -237,6 +240,7 @@ def _drive(message: DetachedRun, reporter: Reporter) -> int:
         goes_on=message.goes_on,
         kept=message.kept,
         plan=message.plan,
+        profile=message.profile,
     )
     interrupts, progress = Interrupts(), Plain(detailed=message.verbose)
 

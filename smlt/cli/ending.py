@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from smlt.core.runlog import RunView
     from smlt.core.summary import Summary
 
+START_AGAIN = 1.1
+"""What going on costs beside the steps: functions start once more."""
+
 EXIT_CODES = {"succeeded": 0, "stopped": LimitReached.exit_code, "cancelled": Interrupted.exit_code}
 """By status; of a failed run it is that of its error."""
 
@@ -36,8 +39,9 @@ def _raised(summary: Summary, view: RunView) -> str:
         return ""
     if not view.step or view.total_steps <= view.step:
         return " --budget …"
-    whole_usd = view.spent_usd * view.total_steps / view.step
-    return f" --budget {format_usd(whole_usd).removeprefix('$')}usd (about what all of it costs)"
+    kept_back_usd = max(0.0, (view.budget_usd or 0.0) - view.spent_usd)  # for stopping, as it will be again
+    whole_usd = START_AGAIN * view.spent_usd * view.total_steps / view.step + kept_back_usd
+    return f" --budget {format_usd(whole_usd).removeprefix('$')}usd (about what all of it needs)"
 
 
 def _report(summary: Summary, view: RunView, shown: Shown) -> None:

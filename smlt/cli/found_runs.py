@@ -91,7 +91,7 @@ def _open(registry: Registry, folder: Path, clock: Callable[[], float]) -> Found
     with suppress(NotFound):  # the run is kept here
         store = registry.open_store(wire.unpack(store.get(layout.POINTER), StoreSpec))
     try:
-        record = wire.unpack(store.get(layout.RECORD), RunRecord)
+        record = wire.read(store, layout.RECORD, RunRecord)
     except NotFound:
         return None
     view, last = RunView(), record.created
@@ -104,7 +104,7 @@ def _open(registry: Registry, folder: Path, clock: Callable[[], float]) -> Found
 def _summary(store: ObjectStore) -> Summary | None:
     try:
         return Summary.from_json(store.get(layout.SUMMARY))
-    except NotFound:
+    except (NotFound, ValueError, TypeError):  # it says nothing that the log does not
         return None
 
 
@@ -112,7 +112,7 @@ def _state(store: ObjectStore, view: RunView, last: float, now: float) -> str:
     if view.ended:
         return view.state
     try:
-        closed = wire.unpack(store.get(layout.CONTROL), Control).closed
+        closed = wire.read(store, layout.CONTROL, Control).closed
     except NotFound:
         closed = False
     if closed:

@@ -61,6 +61,8 @@ class EventLines:
                 yield _order(data)
             case "replanned":
                 yield _replanned(data)
+            case "chaos_idle":
+                yield f"chaos that never took effect: {'; '.join(data['rules'])}"
             case "output":
                 yield f"[rank {data['rank']}] {data['text']}"
             case "failed":

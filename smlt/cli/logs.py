@@ -11,6 +11,7 @@ import typer
 from smlt.cli.options import Debug, Output, OutputFormat, Run, RunsDir
 
 if TYPE_CHECKING:
+    from smlt.core.control import Pulse
     from smlt.core.storage import ObjectStore
 
 POLL_S = 0.5
@@ -39,22 +40,38 @@ def logs(
         events = [event.to_plain() for _, event in read_events(found.store)]
         print_json({"run": found.record.name, "state": found.state, "events": events})
         return
-    print_log(found.store, follow=follow and not found.over)
-    if follow and not found.over:
-        return
-    if not found.over and found.state != found.view.state:
+    pulse = pulse_of(found.store) if follow and not found.over else None
+    print_log(found.store, follow=follow and not found.over, pulse=pulse)
+    if pulse and pulse.is_silent:
+        typer.echo(f"nobody drives {found.record.name}: to go on: smlt resume {found.record.name}", err=True)
+    elif not follow and not found.over and found.state != found.view.state:
         typer.echo(f"{found.record.name} is {found.state}", err=True)
 
 
-def print_log(store: ObjectStore, *, follow: bool, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Print the log so far and, with `follow`, what is added to it until the run is over."""
+def pulse_of(store: ObjectStore) -> Pulse | None:
+    """What tells whether a run has a controller; None where none has taken it yet."""
+    from smlt.core import layout, wire
+    from smlt.core.control import Pulse
+    from smlt.core.errors import NotFound
+    from smlt.core.messages import Control
+
+    try:
+        return Pulse(store, time.monotonic, wire.read(store, layout.CONTROL, Control))
+    except NotFound:
+        return None
+
+
+def print_log(
+    store: ObjectStore, *, follow: bool, pulse: Pulse | None = None, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Print the log so far and, with `follow`, what is added to it until the run is over, or nobody drives it."""
     from smlt.cli.lines import EventLines
     from smlt.core.runlog import read_events
 
     lines = EventLines(steps_every_s=STEPS_EVERY_S, detailed=True)
     segment = 0
     while True:
-        over = False
+        over = pulse is not None and (pulse.look().closed or pulse.is_silent)
         for number, event in read_events(store, first_segment=segment):
             segment = number + 1
             over = event.kind == "finished" or (over and event.kind != "created")

@@ -47,10 +47,11 @@ NOTHING_USD = 1e-9
 
 @dataclass(frozen=True)
 class Rest:
-    """What the rest of a run takes and costs."""
+    """What the rest of a run takes and costs, and what its fleet costs a second."""
 
     seconds: float
     usd: float
+    usd_per_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Standing:
         steps_left: of the job.
         deadline_s, budget_usd: left for them; None without such a limit.
         usd_per_s, usd_per_step: what the fleet costs, and what its exchanges do.
+        tied_s: for so many seconds of a fleet money must be set aside to the end, for its leases and for stopping it.
     """
 
     steps_left: int
@@ -68,18 +70,22 @@ class Standing:
     budget_usd: float | None
     usd_per_s: float
     usd_per_step: float = 0.0
+    tied_s: float = 0.0
 
     def missed(self, rest: Rest, part: float = DANGER) -> list[str]:
         """The limits of whose rest a run would take more than a part."""
         late = self.deadline_s is not None and rest.seconds > part * self.deadline_s
-        dear = self.budget_usd is not None and rest.usd > part * self.budget_usd
+        dear = self.budget_usd is not None and self._needs_usd(rest) > part * self.budget_usd
         return ["deadline"] * late + ["budget"] * dear
 
     def overshoot(self, rest: Rest) -> float:
         """How many times what is left of the limits a rest would take."""
         late = rest.seconds / max(self.deadline_s, 1e-3) if self.deadline_s is not None else 0.0
-        dear = rest.usd / max(self.budget_usd, NOTHING_USD) if self.budget_usd is not None else 0.0
+        dear = self._needs_usd(rest) / max(self.budget_usd, NOTHING_USD) if self.budget_usd is not None else 0.0
         return max(late, dear)
+
+    def _needs_usd(self, rest: Rest) -> float:
+        return rest.usd + self.tied_s * rest.usd_per_s
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ class Adaptation:
         self._expected_s = self._sum_s = 0.0
         self._trigger, self._is_changing = "", False
         self._tried: set[Allocation] = set()
+        self._left: set[Allocation] = set()  # not come back to, unless the cloud or the batch has changed
         self.probes = 0
         self.prediction: Rest | None = None
 
@@ -137,6 +144,7 @@ class Adaptation:
             if batch != self._batch:
                 self._trigger = "batch" if self._batch else self._trigger
                 self._batch = batch
+                self._left.clear()
                 self._begin(skipped=self._skipped)
             if self._skipped < WARM_UP:
                 self._skipped += 1
@@ -157,7 +165,7 @@ class Adaptation:
         if self._expected_s:
             seconds = standing.steps_left * self._sum_s / self._count
             usd = seconds * standing.usd_per_s + standing.steps_left * standing.usd_per_step
-            self.prediction = Rest(seconds, usd)
+            self.prediction = Rest(seconds, usd, standing.usd_per_s)
             if trigger == "window":
                 trigger = next(iter(standing.missed(self.prediction)), "")
         if trigger in ("", "window"):
@@ -171,6 +179,8 @@ class Adaptation:
     def changed(self, change: Change) -> None:
         """The run changes to another fleet."""
         self.probes, self._is_changing, self._trigger = change.why["probes"], True, ""
+        if self._allocation is not None:
+            self._left.add(self._allocation)
 
     # What was seen
 
@@ -195,6 +205,7 @@ class Adaptation:
             self._trigger = self._trigger or "window"
             return
         self._planner = self._make()  # what was seen before was another cloud
+        self._left.clear()
         self._sum_s, self._count = WINDOW * seconds, WINDOW
         self._learn(seconds, compute_s, "drift")
 
@@ -231,7 +242,13 @@ class Adaptation:
         own = self._planner.survey(fixed).plans[0].forecast
         assert own is not None  # of a planner that predicts
         here = rest_here(own)
-        rests = [(plan.allocation, rest_there(own, plan.forecast)) for plan in survey.plans if _fits(plan.forecast)]
+        rests = [
+            (plan.allocation, rest_there(own, plan.forecast))
+            for plan in survey.plans
+            if _fits(plan.forecast) and plan.allocation not in self._left
+        ]
+        if not rests:
+            return None
         kept = [(allocation, rest) for allocation, rest in rests if not standing.missed(rest, SAFE)]
         if kept:
             is_free = max(rest.usd for _, rest in kept) < NOTHING_USD
@@ -257,7 +274,8 @@ class Adaptation:
 def rest_here(own: Forecast) -> Rest:
     """The rest of a run with the fleet that trains already."""
     seconds = own.steps * own.step.total_s
-    return Rest(seconds, own.cost_usd.likely * seconds / own.finish_s.likely)
+    usd_per_s = own.cost_usd.likely / own.finish_s.likely
+    return Rest(seconds, seconds * usd_per_s, usd_per_s)
 
 
 def rest_there(own: Forecast, other: Forecast) -> Rest:
@@ -266,7 +284,8 @@ def rest_there(own: Forecast, other: Forecast) -> Rest:
     done = min(own.steps, other.start_s / own.step.total_s)
     steps_s = (own.steps - done) * other.step.total_s
     both_s = other.start_s + STALL_S
-    return Rest(both_s + steps_s, both_s * (own_usd_per_s + other_usd_per_s) + steps_s * other_usd_per_s)
+    usd = both_s * (own_usd_per_s + other_usd_per_s) + steps_s * other_usd_per_s
+    return Rest(both_s + steps_s, usd, other_usd_per_s)
 
 
 def wanted(rest: Rest, objective: Objective, *, is_free: bool) -> tuple[float, float]:

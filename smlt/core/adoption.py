@@ -48,7 +48,7 @@ def adoptable(run: OpenRun, opened: Round, wish: str, now: float) -> Adoption | 
         wish: that stands.
         now: by the clock of the controller's events.
     """
-    session = last_session(run.store, wire.unpack(run.store.get(layout.RECORD), RunRecord))
+    session = last_session(run.store, wire.read(run.store, layout.RECORD, RunRecord))
     events = [event for _, event in read_events(run.store)]
     version = next((event.data.get("smlt") for event in reversed(events) if event.kind == "created"), "")
     same_code = run.parcel.bundle and session.code.get("sha256") == run.parcel.sha256

@@ -92,6 +92,10 @@ class Fault:
     seconds: float = 0.0
     factor: float = 1.0
 
+    def __str__(self) -> str:
+        rank = "" if self.rank is None else f"rank={self.rank},"
+        return f"{self.kind}:{rank}step={self.step}" + ("" if self.at == DRIVING else f",at={self.at}")
+
     @classmethod
     def parse(cls, text: str) -> Fault:
         """The rule that "kill:rank=1,step=7" spells.

@@ -275,6 +275,21 @@ def latest_manifest(store: ObjectStore, before: int | None = None) -> str:
     return ""
 
 
+def damage(store: ObjectStore) -> str:
+    """What is wrong with the newest checkpoint, where none looks whole; empty where there is none at all."""
+    sizes = {info.key: info.size for info in store.list(layout.CHECKPOINTS)}
+    for step in sorted(_manifests(sizes), reverse=True):
+        key = layout.manifest(step)
+        try:
+            manifest = read_manifest(store, key)
+        except (NotFound, ProtocolError) as error:
+            return f"{key}: {error.message}"
+        for part in manifest.all_parts:
+            if sizes.get(part.key) != part.size_bytes:
+                return f"{part.key} has {sizes.get(part.key, 0)} bytes, and had {part.size_bytes}"
+    return ""
+
+
 def reopen(store: ObjectStore) -> None:
     """Let training go on from the newest checkpoint although its goal was reached there; it has another now."""
     key = latest_manifest(store)

@@ -30,6 +30,8 @@ def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledg
     model_path = _path_of(run.backend.object_store(run.place), layout.MODEL) if has_model else ""
     log.append("spent", {"usd": cost["total"], "function_s": ledger.function_s(now)})
     log.flush()
+    if idle := _idle_faults(run):
+        log.append("chaos_idle", {"rules": idle})
     ended = {"status": finish.status, "stop_reason": finish.stop_reason, "model_path": model_path}
     events = [*(event for _, event in read_events(run.store)), log.append("finished", ended)]
     run.store.put(layout.EVENTS, "".join(event.to_json() + "\n" for event in events).encode())
@@ -46,6 +48,14 @@ def conclude(run: OpenRun, log: RunLog, finish: Finish, plan: Plan, ledger: Ledg
     run.store.put(layout.SUMMARY, summary.to_json().encode())
     log.flush()
     return summary
+
+
+def _idle_faults(run: OpenRun) -> list[str]:
+    """Rules of chaos that have not taken effect in any session."""
+    if not run.backend.faults:
+        return []
+    struck = {int(info.key.split("/")[1]) for info in run.store.list(layout.CHAOS)}
+    return [str(fault) for number, fault in enumerate(run.backend.faults) if number not in struck]
 
 
 def _earlier_s(events: list[RunEvent]) -> float:

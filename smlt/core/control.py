@@ -109,7 +109,7 @@ class ControlDesk:
         except NotFound:
             control = Control(epoch=1, holder=uuid.uuid4().hex)
             return cls(store, clock, control, _create(store, run, control), wait)
-        before = wire.unpack(data, Control)
+        before = wire.unpack_object(data, layout.CONTROL, Control)
         if not before.closed and _is_alive(store, before, clock, sleep):
             raise _driven(run)
         control = Control(epoch=before.epoch + 1, holder=uuid.uuid4().hex)

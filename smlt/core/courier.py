@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from smlt.core import layout, wire
 from smlt.core.backend import RankSpec
 from smlt.core.errors import NotFound, ProtocolError, StorageError
-from smlt.core.lease import hard_grace_s
+from smlt.core.lease import LEAVE_S, hard_grace_s
 from smlt.core.messages import (
     CheckpointDone,
     Control,
@@ -124,7 +124,7 @@ class Courier:
         self._phase_since, self._lost_before_phase_s = clock(), 0.0
         self._control = Control(epoch=spec.controller_epoch)
         self._last_beat = (spec.controller_epoch, -1)
-        self._heard_at = self._leased_at = clock()
+        self._heard_at = self._leased_at = self._told_at = clock()
         self._reach, self._reaching_s = _Reach(), 0.0
         self._sleep = sleep
         self._mailed_at = clock() - SILENT_BEAT_S
@@ -337,5 +337,11 @@ class Courier:
         return self._clock() - self._leased_at > self._spec.lease_s
 
     def _watch(self) -> None:
-        if self._has_no_lease() or self._silence_s > hard_grace_s(self._spec.orphan_grace_s):
+        if not self._control.stop_now:
+            self._told_at = self._clock()
+        if (
+            self._clock() - self._told_at > LEAVE_S
+            or self._has_no_lease()
+            or self._silence_s > hard_grace_s(self._spec.orphan_grace_s)
+        ):
             self._leave(0)

@@ -110,7 +110,7 @@ class Driver:
         self._told = NOTHING
         self._news: list[run_events.Event] = []
         self._finish: run_events.Finish | None = None
-        self._replanning = Replanning(adaptation, limits, allocation.sync, ledger, log, self._began)
+        self._replanning = Replanning(adaptation, limits, allocation.sync, ledger, log, self._began, self._lease_s)
 
     def drive(self, interrupts: Interrupts) -> run_events.Finish:
         """Until the controller says that the run is over; goes on with the functions of the one before, if it can."""

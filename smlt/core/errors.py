@@ -110,6 +110,10 @@ class AccessDenied(StorageError):
     """The store does not let this user do it."""
 
 
+class StoreFull(StorageError):
+    """The store has no room left."""
+
+
 class NotFound(StorageError):
     """The object does not exist."""
 

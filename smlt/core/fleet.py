@@ -118,6 +118,11 @@ class Generation:
         return not self._unready
 
     @property
+    def has_ready(self) -> bool:
+        """Whether any rank has built its task."""
+        return any(member.ready for member in self.members)
+
+    @property
     def is_open(self) -> bool:
         """Whether a round was opened, so that ranks may have a state."""
         return self.round >= 0

@@ -18,6 +18,7 @@ LOG = "log/"
 ORDERS = "orders/"
 CHECKPOINTS = "checkpoints/"
 MAIL = "mail/"
+CHAOS = "chaos/"
 MANIFEST = "manifest"
 
 
@@ -43,7 +44,7 @@ def mails(generation: int, rank: int, incarnation: int) -> str:
 
 def fault(number: int, rank: int) -> str:
     """Says that rule `number` of the run's chaos has taken effect on this rank; -1 for the controller."""
-    return f"chaos/{number}/{rank}"
+    return f"{CHAOS}{number}/{rank}"
 
 
 def order(number: int) -> str:

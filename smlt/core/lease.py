@@ -10,6 +10,9 @@ GRACES = 2.0
 OUTAGE_S = PATIENCE_S
 """The store that carries the beats may be out of reach for so long without anybody being lost."""
 
+LEAVE_S = 5.0
+"""Whoever is told to leave at once has so long; then it is ended, or ends itself where nobody can."""
+
 BEAT_S = 0.5
 """A little more, since beats come when they come."""
 

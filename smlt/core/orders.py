@@ -101,7 +101,7 @@ def _put(store: ObjectStore, order: Order) -> int:
 
 def _control_of(store: ObjectStore, run: str) -> Control:
     try:
-        control = wire.unpack(store.get(layout.CONTROL), Control)
+        control = wire.read(store, layout.CONTROL, Control)
     except NotFound as error:
         raise _undriven(run) from error
     if control.closed:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from smlt.core.errors import AccessDenied, AlreadyExists, Conflict, CorruptObject, NotFound, StorageError
+from smlt.core.errors import AccessDenied, AlreadyExists, Conflict, CorruptObject, NotFound, StorageError, StoreFull
 from smlt.core.storage import Buffer, ObjectInfo, ObjectStore
 
 PATIENCE_S = 120.0
@@ -19,6 +19,9 @@ PATIENCE_S = 120.0
 
 DENIED_S = 10.0
 """The same where it denies access: seldom mended by waiting, but credentials that are being renewed are."""
+
+FULL_S = 30.0
+"""The same where it has no room left: somebody may be clearing up."""
 
 BACK_OFF_S = 0.05
 """Before the second try; doubled each time, and a random part of it waited, so that many clients do not come at once
@@ -149,7 +152,9 @@ class _Trial:
         owner = self._owner
         if isinstance(error, ANSWERS) or owner._is_over():
             raise error
-        patience_s = min(owner._patience_s, DENIED_S) if isinstance(error, AccessDenied) else owner._patience_s
+        patience_s = owner._patience_s
+        if isinstance(error, (AccessDenied, StoreFull)):
+            patience_s = min(patience_s, DENIED_S if isinstance(error, AccessDenied) else FULL_S)
         wait_s = min(owner._longest_s, BACK_OFF_S * 2**self.failures) * (1 + owner._random()) / 2
         if owner._clock() + wait_s - self._began > patience_s:
             raise error

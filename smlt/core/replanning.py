@@ -30,13 +30,21 @@ class Replanning:
         sync: of all fleets.
         ledger, log: of the run.
         began: when the session did, by the clock of all events.
+        lease_s: of functions.
     """
 
     def __init__(
-        self, make: MakeAdaptation, limits: LimitsSection, sync: Sync, ledger: Ledger, log: RunLog, began: float
+        self,
+        make: MakeAdaptation,
+        limits: LimitsSection,
+        sync: Sync,
+        ledger: Ledger,
+        log: RunLog,
+        began: float,
+        lease_s: float,
     ) -> None:
         self._make, self._limits, self._sync = make, limits, sync
-        self._ledger, self._log, self._began = ledger, log, began
+        self._ledger, self._log, self._began, self._lease_s = ledger, log, began, lease_s
         self._adaptation: Adaptation | None = None
         self._is_asked = False
         self._fleets: dict[int, Allocation] = {}
@@ -91,9 +99,10 @@ class Replanning:
         return Standing(
             machine.steps_left,
             None if limits.deadline is None else self._began + limits.deadline - now - stopping_s,
-            None if limits.budget is None else limits.budget - self._ledger.committed_usd(now, stopping_s),
+            None if limits.budget is None else limits.budget - self._ledger.items_usd(now)["total"],
             fleet.workers * self._ledger.price_usd_per_s(fleet.memory_mib),
             self._ledger.store_usd / max(1, self._steps),
+            self._lease_s + stopping_s,
         )
 
     def _tell(self, steps_left: int, rest: Rest, now: float) -> None:

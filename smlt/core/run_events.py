@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from smlt.core.lease import LEAVE_S
 from smlt.core.messages import CheckpointDone, Evaluation, Failure, Left, Ready, Round, StepRecord
 
 
@@ -55,7 +56,7 @@ class Terms:
     budget_usd: float | None
     time_limit_s: float | None
     start_deadline_s: float
-    leave_s: float = 5.0
+    leave_s: float = LEAVE_S
     state_write_s: float = 2.0
     silence_s: float = 5.0
     stuck_s: float = 5.0

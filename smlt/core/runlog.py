@@ -89,10 +89,10 @@ def read_events(store: ObjectStore, *, first_segment: int = 0) -> Iterator[tuple
     number = first_segment
     while True:
         try:
-            data = store.get(layout.log_segment(number))
+            segment = wire.read(store, layout.log_segment(number), _Segment)
         except NotFound:
             return
-        for event in wire.unpack(data, _Segment).events:
+        for event in segment.events:
             yield number, event
         number += 1
 

@@ -146,7 +146,7 @@ def as_taken(run: OpenRun) -> OpenRun:
 
 
 def _open_again(run: OpenRun) -> OpenRun:
-    record = wire.unpack(run.store.get(layout.RECORD), RunRecord)
+    record = wire.read(run.store, layout.RECORD, RunRecord)
     if record.task != run.parcel.label:
         raise ConfigError(
             f"run {run.name!r} trains {record.task}, not {run.parcel.label}", "choose another --name for the new task"
@@ -175,7 +175,11 @@ def _check_more_to_do(run: OpenRun, record: RunRecord, is_finished: bool) -> Non
     key, job = checkpoint.latest_manifest(run.store), run.spec.job
     if not key:
         if is_finished:
-            raise ConfigError(f"run {run.name!r} is finished, and no checkpoint of it can be read whole")
+            wrong = checkpoint.damage(run.store) or "there is none any more"
+            raise ConfigError(
+                f"run {run.name!r} is finished, and no checkpoint of it can be read whole: {wrong}",
+                "put it back from a copy, or begin another run with another --name",
+            )
         return
     manifest = checkpoint.read_manifest(run.store, key)
     cursor = manifest.cursor

@@ -79,10 +79,10 @@ class Stopping:
         ending.since, ending.at_once = now, True
         self.ending = ending
         yield from self._fleet.drop_next()
-        if again:
-            yield from self.kill()
-        else:
+        if not again:
             yield StopWorkers()
+        if again or (ending.status == "cancelled" and not self._fleet.current.has_ready):  # there is nothing to lose
+            yield from self.kill()
         yield from self.finish_if_all_gone()
 
     def kill(self) -> Iterator[Command]:

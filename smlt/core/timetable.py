@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 from smlt.core.allowance import Allowance
@@ -13,9 +14,6 @@ from smlt.core.watch import Watch
 
 START_MARGIN = 1.5
 """A generation is launched ahead by the longest start that was seen, times this."""
-
-LIVE_LONGER = "choose a longer function time limit, a smaller [job].global_batch or a shorter [sync].period"
-"""The hint where functions do not live long enough."""
 
 
 class Due(Enum):
@@ -84,11 +82,20 @@ class Timetable:
             f"a function may live {limit_s:.0f} s here, and ending one in order takes "
             f"{stopping_s:.0f} s: {self._terms.exchange_every + 1} steps and writing the state"
         )
-        return Failure("ConfigError", message, LIVE_LONGER, "")
+        return Failure("ConfigError", message, self._live_longer, "")
 
     def expired(self, member: Member, now: float) -> str:
         """What is said of a function that is over: that it came to its time limit; empty where it did not."""
         limit_s = self._terms.time_limit_s
         if limit_s is None or now - member.launched_at < limit_s:
             return ""
-        return f"its time limit of {limit_s:.0f} s came before a step at which it could end in order; {LIVE_LONGER}"
+        what = "a step at which it could end in order" if member.ready else "it was ready"
+        return f"its time limit of {limit_s:.0f} s came before {what}; {self._live_longer}"
+
+    @property
+    def _live_longer(self) -> str:
+        """The hint where functions do not live long enough."""
+        every = self._terms.exchange_every
+        least_s = self._watch.start_s + self._watch.saving_s + (every + 1) * self._watch.usual_step_s
+        others = ", a smaller [job].global_batch" + (" or a shorter [sync].period" if every > 1 else "")
+        return f"choose a longer function time limit, more than {math.ceil(least_s)} s{others}"

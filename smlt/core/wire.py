@@ -11,12 +11,15 @@ import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgpack
 import numpy as np
 
 from smlt.core.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from smlt.core.storage import ObjectStore
 
 SCHEMA_VERSION = 1
 
@@ -49,6 +52,25 @@ def unpack(data: bytes | memoryview, kind: type[T]) -> T:
         raise ProtocolError(f"expected a message {kind.__name__}, got {name}")
     decoded: T = from_plain(content, kind)
     return decoded
+
+
+def read(store: ObjectStore, key: str, kind: type[T]) -> T:
+    """The message that an object of a run is.
+
+    Raises:
+        NotFound: there is none.
+        ProtocolError: it is damaged; its key is named.
+    """
+    return unpack_object(store.get(key), key, kind)
+
+
+def unpack_object(data: bytes | memoryview, key: str, kind: type[T]) -> T:
+    """The message that bytes from under `key` are; raises ProtocolError, which names it, if they are none."""
+    try:
+        return unpack(data, kind)
+    except ProtocolError as error:
+        hint = error.hint or "put it back from a copy, or begin another run with another --name"
+        raise ProtocolError(f"{key!r} of the run is damaged: {error.message}", hint) from error
 
 
 def to_plain(value: Any) -> Any:

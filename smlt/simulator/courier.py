@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smlt.core.lease import hard_grace_s
+from smlt.core.lease import LEAVE_S, hard_grace_s
 from smlt.core.messages import Control, Evaluation, Failure, Left, Ready, StepRecord
 from smlt.simulator.store import Extras, Letter
 
@@ -18,6 +18,7 @@ class ModelCourier:
     Attributes:
         control: the newest word of the controller that has come here.
         heard_at_s: when the controller's beat was last seen to grow.
+        told_at_s: when this process had last not been told to leave at once.
         deaf_until_s: until then nothing comes in.
         busy_until_s: until then a request of the courier's hangs, and it does nothing else.
         doubles, loses: so many of the next mails are written twice; are told to have failed although they may not have.
@@ -36,13 +37,14 @@ class ModelCourier:
         "ready",
         "sent",
         "steps",
+        "told_at_s",
         "unsent",
     )
 
     def __init__(self, process: Process, epoch: int, now: float) -> None:
         self.process = process
         self.control = Control(epoch=epoch)
-        self.heard_at_s = now
+        self.heard_at_s = self.told_at_s = now
         self.deaf_until_s = self.busy_until_s = -1.0
         self.doubles = self.loses = 0
         self.sent = 0
@@ -82,6 +84,11 @@ class ModelCourier:
                     process.heed()
             if process.is_alive:
                 self.send()
+        if not self.control.stop_now:
+            self.told_at_s = now
+        if now - self.told_at_s > LEAVE_S and process.is_alive:
+            process.exit("it left the hard way: it was told to")
+            return
         orphaned_s = now - self.heard_at_s - world.orphan_grace_s
         if orphaned_s > 0 and process.is_alive:
             if now - self.heard_at_s > min(world.lease_s, hard_grace_s(world.orphan_grace_s)):

@@ -65,19 +65,20 @@ def test_a_run_is_a_prefix_of_the_bucket(place, with_sdk, monkeypatch):
     monkeypatch.setenv("AWS_REGION", "us-west-2")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
     options = {"region": "us-west-2", "endpoint": "http://127.0.0.1:4566"}
-    assert aws(bucket="b").object_store(place) == StoreSpec("s3", "s3://b/smlt/digits", options)
-    here = aws(bucket="b", prefix="", region="eu-west-1", endpoint="https://s3.example.com").object_store(place)
+    assert aws(bucket="b", role=ROLE).object_store(place) == StoreSpec("s3", "s3://b/smlt/digits", options)
+    there = {"bucket": "b", "role": ROLE, "region": "eu-west-1", "endpoint": "https://s3.example.com"}
+    here = aws(prefix="", **there).object_store(place)
     assert here == StoreSpec("s3", "s3://b/digits", {"region": "eu-west-1", "endpoint": "https://s3.example.com"})
 
 
 def test_what_must_be_said(place, with_sdk):
     with pytest.raises(ConfigError, match=r"\[backend\]\.bucket"):
-        aws(region="eu-west-1").object_store(place)
+        aws(region="eu-west-1", role=ROLE).object_store(place)
     with pytest.raises(ConfigError, match=r"\[backend\]\.region") as caught:
-        aws(bucket="b").object_store(place)
+        aws(bucket="b", role=ROLE).object_store(place)
     assert "AWS_REGION" in caught.value.hint
     with pytest.raises(ConfigError, match=r"\[backend\]\.role"):
-        aws(bucket="b", region="eu-west-1").launcher(place)
+        aws(bucket="b", region="eu-west-1").object_store(place)
 
 
 def test_the_missing_extra_is_named_before_a_run_is_made(place, monkeypatch):

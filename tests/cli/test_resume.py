@@ -43,7 +43,7 @@ def test_a_budget_that_stopped_a_run_is_raised(smlt, linear):
     stopped = smlt(*LINEAR, *ENDLESS, *PRICE, *often, "--budget", "30usd", "--name", "mine")
     assert stopped.returncode == 3, stopped.stderr
     assert re.search(
-        r"to go on: smlt resume mine --budget [0-9.]+usd \(about what all of it costs\)\n$", stopped.stderr
+        r"to go on: smlt resume mine --budget [0-9.]+usd \(about what all of it needs\)\n$", stopped.stderr
     )
     before = json.loads(smlt("status", "-o", "json").stdout)
     enough = str(before["checkpoint_step"] + 5)

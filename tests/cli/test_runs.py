@@ -104,7 +104,7 @@ def test_a_run_that_cannot_be_read_hides_no_other(main, finished, write):
     code, out, err = main("runs")
     assert code == 0
     assert "done" in out
-    assert "strange cannot be read: not a message of smlt" in err
+    assert "strange cannot be read: 'run' of the run is damaged: not a message of smlt" in err
 
 
 def test_runs_as_json(main, finished):

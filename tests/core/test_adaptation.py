@@ -176,6 +176,28 @@ def test_a_planner_that_is_told_of_memory_that_did_not_suffice_does_not_choose_i
     assert told[-1].allocation.memory_mib == 1024
 
 
+def test_a_fleet_that_was_left_is_not_come_back_to(told: list[Observation]) -> None:
+    found = adaptation(request(objective="fastest", budget_usd=50.0))
+    seen, allocation = [FLEET], FLEET
+    for number in range(20):  # the planner is misled: whatever it has looks dear, whatever it has not cheap
+        found.saw(allocation, steps(ENOUGH, seconds=6.0 if number % 2 else 60.0))
+        change = found.look(standing(budget_usd=1.0))
+        if change is not None:
+            found.changed(change)
+            allocation = change.allocation
+            assert allocation not in seen
+            seen.append(allocation)
+    assert found.probes <= MOST_PROBES
+
+
+def test_what_is_tied_up_in_leases_is_that_of_the_fleet_in_question() -> None:
+    small, large = Rest(100.0, 0.9, usd_per_s=0.001), Rest(50.0, 0.9, usd_per_s=0.1)
+    stands = Standing(10, None, 1.0, usd_per_s=0.001, tied_s=2.0)
+    assert stands.missed(small) == []
+    assert stands.missed(large) == ["budget"]
+    assert stands.overshoot(large) == pytest.approx(1.1)
+
+
 ONE, OTHER = Rest(1000.0, 1.0), Rest(900.0, 1.2)
 
 

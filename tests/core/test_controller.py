@@ -166,7 +166,7 @@ def test_cancelled_between_two_generations() -> None:
     assert desk.all_leave("ended", 3) == []
     assert desk.all_exit(generation=1) == []
     assert desk.tick() == launches(2, 2)
-    assert desk.cancel() == [StopWorkers()]
+    assert desk.cancel() == [StopWorkers(), KillWorkers()]  # nobody of the next one has begun anything
     assert desk.all_exit(generation=1) == []
     assert desk.all_leave("stopped") == [Finish("cancelled", "cancelled", Left("stopped"))]
 

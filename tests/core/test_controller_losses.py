@@ -348,8 +348,8 @@ def test_a_launch_that_is_refused_while_stopping_is_not_waited_for() -> None:
     desk = Desk()
     desk.start()
     desk.refused(0)
-    assert desk.cancel() == [StopWorkers()]
-    assert desk.tick(10.0) == [KillWorkers()]
+    assert desk.cancel() == [StopWorkers(), KillWorkers()]
+    assert desk.tick(10.0) == []
     assert desk.refused(1) == [Finish("cancelled", "cancelled")]
 
 

@@ -383,3 +383,16 @@ def test_of_a_controller_that_does_not_go_on_with_it_a_function_is_an_orphan() -
     assert line.courier.orphaned
     line.round(0.1)
     assert line.left == [0]
+
+
+def test_who_is_told_to_leave_and_does_not_is_ended() -> None:
+    line = Line()
+    line.control()
+    line.round(30.0)
+    for beat in range(5):
+        line.control(beat=beat, stop_now=True)
+        line.round(1.0)
+    assert line.left == []
+    line.control(beat=6, stop_now=True)
+    line.round(0.1)
+    assert line.left == [0]

@@ -14,6 +14,7 @@ BUCKET = "smlt-runs"
 
 def main() -> None:
     """Serve."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder, ministack(Path(folder), *SERVICES) as aws:
         aws.client("s3").create_bucket(Bucket=BUCKET)
         settings = {"bucket": BUCKET, "role": ROLE, "preinstalled": '["torch"]'}

@@ -48,10 +48,11 @@ class AwsBackend(PricedBackend):
 
         Raises:
             PluginError: what launches here is not installed: a run that nobody can begin is not made.
-            ConfigError: bucket or region are not said.
+            ConfigError: bucket, role or region are not said.
         """
         if find_spec("boto3") is None:
             raise PluginError("launching on the backend 'aws' needs boto3", "pip install 'smlt[aws]'")
+        _ = self.role
         return self._store(place.run)
 
     def channels(self, place: RunPlace) -> Mapping[str, ChannelSpec]:
@@ -78,16 +79,11 @@ class AwsBackend(PricedBackend):
     def settings(self, place: RunPlace) -> dict[str, object]:
         """What `LambdaFunctions` is told."""
         options = self.options
-        if not options.role:
-            raise ConfigError(
-                "[backend].role: functions need a role that says what they may do",
-                "--set backend.role=arn:aws:iam::…; `smlt cloud setup aws` writes what makes one",
-            )
         return {
             "region": self.region,
             "bucket": self.bucket,
             "prefix": options.prefix,
-            "role": options.role,
+            "role": self.role,
             "timeout_s": int(options.function_time_limit),
             "architecture": options.architecture,
             "requirements": () if options.image else self.requirements(place),
@@ -167,6 +163,16 @@ class AwsBackend(PricedBackend):
                 "--set backend.bucket=NAME; `smlt cloud setup aws` writes what makes one",
             )
         return self.options.bucket
+
+    @property
+    def role(self) -> str:
+        """The option."""
+        if not self.options.role:
+            raise ConfigError(
+                "[backend].role: functions need a role that says what they may do",
+                "--set backend.role=arn:aws:iam::…; `smlt cloud setup aws` writes what makes one",
+            )
+        return self.options.role
 
     @property
     def endpoint(self) -> str | None:

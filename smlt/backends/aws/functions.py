@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from smlt.backends.aws.mistakes import explained, is_passing
@@ -23,8 +25,6 @@ LONGEST_WAIT_S = 300
 EVENT_AGE_S = 60
 """A call that Lambda had no room for is dropped after so long; our start deadline is for this too."""
 
-WORKER = "lithops-worker"
-
 
 class LambdaFunctions(CloudFunctions):
     """Lambda functions, one a memory size, named by a digest of all that is in them: what changes is another function.
@@ -32,11 +32,17 @@ class LambdaFunctions(CloudFunctions):
     Settings: region, bucket, prefix, role, timeout_s, architecture, requirements, image, subnets, security_groups.
     """
 
+    def __init__(self, settings: Mapping[str, Any], folder: Path) -> None:
+        super().__init__(settings, folder)
+        self._package = Package(tuple(settings["requirements"]), settings["architecture"], "python")
+        self._layer_digest = self._package.digest[:12]
+        self._deployed: set[int] = set()
+        self._backend: Any = None
+        self._lambda: Any = None
+
     def config(self) -> dict[str, Any]:
         """Without keys: boto3 finds them here, and functions have their role."""
         settings = self.settings
-        self._package = Package(tuple(settings["requirements"]), settings["architecture"], "python")
-        self._layer_digest = self._package.digest[:12]
         mark = hashlib.sha256(json.dumps({**settings, "layer": self._layer_digest}, sort_keys=True).encode())
         return {
             "lithops": {"backend": "aws_lambda", "storage": "aws_s3", "execution_timeout": settings["timeout_s"]},
@@ -55,7 +61,6 @@ class LambdaFunctions(CloudFunctions):
         """Publish the layer that all functions share, unless it is there."""
         import boto3
 
-        self._deployed: set[int] = set()
         self._backend = executor.compute_handler.backend
         self._lambda = boto3.client("lambda", region_name=self.settings["region"], config=_patient())
         self._backend.lambda_client = self._lambda

@@ -13,6 +13,7 @@ import math
 import os
 import socket
 import sys
+import threading
 import time
 import traceback
 import uuid
@@ -24,7 +25,7 @@ from typing import Any
 
 from smlt.backends.link import GONE, STARTED, UNUSABLE, Link, Order, Report
 from smlt.backends.lithops import supervised
-from smlt.backends.lithops.calls import CallBoard
+from smlt.backends.lithops.calls import CallBoard, CallState
 from smlt.backends.lithops.functions import CloudFunctions
 from smlt.backends.lithops.host import Host, imported_lithops, serve
 from smlt.core import wire
@@ -34,6 +35,9 @@ from smlt.core.plugins import load_registry
 
 LOOK_S = 0.4
 """Between two looks at what a call says."""
+
+LOOKERS = 16
+"""Calls that are looked at side by side."""
 
 STOP_S = 4.0
 """A call that was told to stop and has not said so by then is taken for dead, with its sandbox."""
@@ -54,6 +58,14 @@ class _Call:
     given_up_at: float = float("inf")
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Of a call: whether Lithops has seen it return, and after that what it has said itself."""
+
+    has_returned: bool
+    state: CallState | None
+
+
 class CloudHost(Host):
     """Places calls in a thread, for deploying takes its time; and watches and ends them."""
 
@@ -64,8 +76,10 @@ class CloudHost(Host):
         self._executor, self._entry, self._functions = executor, entry, functions
         self._calls: dict[str, _Call] = {}
         self._placing = ThreadPoolExecutor(1, "smlt-placing")
+        self._looking = ThreadPoolExecutor(LOOKERS, "smlt-looking")
         self._folder = f"calls/{run}"
         self._boards: dict[str, CallBoard] = {}
+        self._lock = threading.Lock()
         self._unusable = self._has_given_up = False
 
     def launch(self, order: Order, spec: RankSpec) -> None:
@@ -96,9 +110,17 @@ class CloudHost(Host):
         return list(self._calls)
 
     def watch(self) -> None:
-        """Look at every call."""
+        """Look at every call; at those that are under way, side by side."""
+        now, due = time.monotonic(), list[_Call]()
         for call in list(self._calls.values()):
-            self._watch(call)
+            if not call.placing.done():
+                if call.given_up_at <= now:
+                    self._give_up(call)
+            elif now - call.looked_at >= LOOK_S and self._was_taken(call):
+                due.append(call)
+        for call, seen in zip(due, self._looking.map(self._look, due), strict=True):
+            call.looked_at = now
+            self._judge(call, seen, now)
 
     def clear(self) -> None:
         """Remove what calls said, and what Lithops wrote of them."""
@@ -123,41 +145,40 @@ class CloudHost(Host):
             include_modules=None,
         )
 
-    def _watch(self, call: _Call) -> None:
-        now = time.monotonic()
-        if not call.placing.done():
-            if call.given_up_at <= now:
-                self._give_up(call)
-            return
-        if (refusal := self._refusal(call)) is not None:
-            error = self._functions.explain(refusal)
-            if not self._functions.passes(refusal):
-                self._fail(error)
-            self._gone(call, Phase.LOST, error.message)
-            return
-        if now - call.looked_at < LOOK_S:
-            return
-        call.looked_at = now
+    def _was_taken(self, call: _Call) -> bool:
+        """Whether the provider took a call that was placed; one that it did not take is gone."""
+        error = call.placing.exception() or self._functions.refused.pop(call.placing.result().job_id, None)
+        if error is None:
+            return True
+        explained = self._functions.explain(error)
+        if not self._functions.passes(error):
+            self._fail(explained)
+        self._gone(call, Phase.LOST, explained.message)
+        return False
+
+    def _look(self, call: _Call) -> _Seen | None:
+        """What there is to see of a call; None where the store is out of reach."""
         future = call.placing.result()
-        with suppress(StorageError):
-            state = self._board(call.spec).state(call.handle)
-            if state is not None and not call.has_started:
-                call.has_started = True
-                self._link.send(Report(STARTED, call.handle))
-            if state is not None and state.is_over:
-                self._gone(call, Phase(state.phase), state.detail, state.out_of_memory)
-                return
-        if future.ready or future.success or future.done:
-            self._gone(call, Phase.LOST, self._last_word_of(future))
+        # Before its own word is read: what Lithops has seen the end of has said its last one.
+        has_returned = bool(future.ready or future.success or future.done)
+        try:
+            return _Seen(has_returned, self._board(call.spec).state(call.handle))
+        except StorageError:
+            return None
+
+    def _judge(self, call: _Call, seen: _Seen | None, now: float) -> None:
+        state = seen.state if seen else None
+        if state is not None and not call.has_started:
+            call.has_started = True
+            self._link.send(Report(STARTED, call.handle))
+        if state is not None and state.is_over:
+            self._gone(call, Phase(state.phase), state.detail, state.out_of_memory)
+        elif seen is not None and seen.has_returned:
+            self._gone(call, Phase.LOST, self._last_word_of(call.placing.result()))
         elif call.given_up_at <= now:
             self._give_up(call)
         elif call.deadline <= now:
             self.end(call.handle, "its controller was gone")
-
-    def _refusal(self, call: _Call) -> BaseException | None:
-        if (error := call.placing.exception()) is not None:
-            return error
-        return self._functions.refused.pop(call.placing.result().job_id, None)
 
     def _last_word_of(self, future: Any) -> str:
         """Of a call that returned without a word of its own: what Lithops says of it."""
@@ -183,9 +204,10 @@ class CloudHost(Host):
         self._link.send(Report(GONE, call.handle, 0, phase.value, detail, out_of_memory))
 
     def _board(self, spec: RankSpec) -> CallBoard:
-        if spec.store.url not in self._boards:
-            self._boards[spec.store.url] = CallBoard(load_registry().open_store(spec.store), self._folder)
-        return self._boards[spec.store.url]
+        with self._lock:
+            if spec.store.url not in self._boards:
+                self._boards[spec.store.url] = CallBoard(load_registry().open_store(spec.store), self._folder)
+            return self._boards[spec.store.url]
 
 
 def main(arguments: list[str]) -> None:
