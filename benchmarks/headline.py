@@ -126,10 +126,10 @@ def lambdaml_like(model: str, workers: int) -> Exchange:
     size, others = GRADIENT_MB[model] * 1e6, workers - 1
     share = size / workers
     stages = [
-        Stage(others, 0, others * share, 0, workers, packed_bytes=size),
-        Stage(0, others, 0, others * share, workers),
-        Stage(1, 0, share, 0, workers),
-        Stage(0, others, 0, others * share, workers),
+        Stage(others, 0, others * share, 0, workers, packed_bytes=size, requests=others),
+        Stage(0, others, 0, others * share, workers, requests=others),
+        Stage(1, 0, share, 0, workers, requests=1),
+        Stage(0, others, 0, others * share, workers, requests=others),
     ]
     return Exchange(exchange_s(stages, of_s3()), puts=workers * workers, gets=2 * workers * others)
 
@@ -155,8 +155,9 @@ def smlt_over_redis(model: str, workers: int) -> Exchange:
     """smlt every step, over the same hosts: their bandwidth is SMLT's, the link Siren's, a request the catalog's."""
     latency_s = load_catalog("smlt.backends.aws").servers[REDIS_HOST].latency_s or 0.0006
     link = of_s3()["link_mb_s"]
+    of_function = {name: value for name, value in of_s3().items() if name != "store_requests_per_s"}
     values = {
-        **of_s3(), "put_latency_s": latency_s, "get_latency_s": latency_s, "up_mb_s": link, "down_mb_s": link,
+        **of_function, "put_latency_s": latency_s, "get_latency_s": latency_s, "up_mb_s": link, "down_mb_s": link,
         "store_mb_s": of_redis()["store_mb_s"],
     }  # fmt: skip
     seconds, _ = _ours(model, workers, RedisChannel.capabilities, values)
