@@ -18,7 +18,7 @@ from smlt.core.backend import RankSpec, RunPlace
 from smlt.core.plugins import load_registry
 from smlt.testing.backend import eventually, spec_for
 from smlt.testing.functions import ENTRY
-from tests.support.launching import wait_gone
+from tests.support.launching import is_running, wait_gone
 
 RUN = """
 import sys; from pathlib import Path
@@ -134,6 +134,7 @@ def test_a_rank_does_not_outlive_who_watches_over_it(call):
     rank = made.rank()
     os.kill(made.process.pid, signal.SIGKILL)
     wait_gone(rank.pid)
+    assert not is_running(rank.pid)
 
 
 def test_a_board_is_cleared_of_its_own_calls_only(call, tmp_path):
