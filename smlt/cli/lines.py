@@ -49,7 +49,7 @@ class EventLines:
                 yield _STATES[data["state"]]
             case "steps" if self._is_due(event):
                 yield self._steps(event)
-            case "evaluated" if self._is_due(event):
+            case "evaluated" if data["metrics"] and self._is_due(event):
                 taken = format_duration(data["seconds"])
                 yield f"evaluated at step {data['step']}: {metric_text(data['metrics'])} ({taken})"
             case "adopted":
