@@ -361,6 +361,8 @@ class Controller:
             yield from self._replace(now, generation, address, how, losses)
         elif not self._stop.ending.at_once:  # without it the others come to no agreed step
             yield from self._stop.at_once(now, self._stop.ending)
+        else:
+            yield from self._stop.finish_if_all_gone()
 
     def _replace(
         self, now: float, generation: Generation, address: Address, how: str, losses: int

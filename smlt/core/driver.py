@@ -303,7 +303,15 @@ class Driver:
         self._functions[address] = _Function(address, handle, mailbox)
 
     def _happenings(self, machine: Controller) -> Iterator[run_events.Event]:
-        """All that has happened since the last look; a function's state is read before its mail, and told after it."""
+        """All that has happened since the last look; after a long time, first what it has cost."""
+        events = list(self._news_of_functions())
+        if self._is_blind:
+            yield self._tick(machine)
+        yield from events
+        yield self._tick(machine)
+
+    def _news_of_functions(self) -> Iterator[run_events.Event]:
+        """A function's state is read before its mail, and told after it."""
         news, self._news = self._news, []
         yield from news
         living = [function for function in self._functions.values() if not function.over]
@@ -319,11 +327,14 @@ class Driver:
                 self._log.append("ended", vars(function.address))
                 lost = state.phase is Phase.LOST
                 yield run_events.WorkerExited(now, function.address, lost, state.detail, state.out_of_memory)
-        yield self._tick(machine)
+
+    @property
+    def _is_blind(self) -> bool:
+        return self._clock.monotonic() - self._ticked_at > max(BLIND_S, self._beat_s)
 
     def _tick(self, machine: Controller) -> run_events.Tick:
         now, stopping_s, memory = self._clock.monotonic(), machine.stopping_s, machine.memory
-        blind, self._ticked_at = now - self._ticked_at > max(BLIND_S, self._beat_s), now
+        blind, self._ticked_at = self._is_blind, now
         committed_usd = self._ledger.committed_usd(now, stopping_s)
         leased_usd = self._ledger.committed_usd(now, self._beat_s)
         worker_usd, larger_usd = (self._worker_usd(stopping_s, mib) for mib in (memory.mib, memory.larger_mib or 0))

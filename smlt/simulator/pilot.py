@@ -170,6 +170,8 @@ class Pilot:
         world, now = self.world, self.now
         news, self._news = self._news, []
         yield from news
+        if self._is_blind:
+            yield self._tick(now)
         for generation in self._generations if world.pilots[-1] is self else ():
             exits = world.platform.exits_seen(generation, now)
             yield from self._read(generation, now)
@@ -227,9 +229,13 @@ class Pilot:
             manifest = str(extras.left.step) if extras.left.reason in AGREED else ""
             yield run_events.WorkerLeft(now, address, extras.left, manifest)
 
+    @property
+    def _is_blind(self) -> bool:
+        return self.now - self._ticked_at_s > max(BLIND_S, 4 * self.world.timing.look_s)
+
     def _tick(self, now: float) -> run_events.Tick:
         world = self.world
-        blind, self._ticked_at_s = now - self._ticked_at_s > max(BLIND_S, 4 * world.timing.look_s), now
+        blind, self._ticked_at_s = self._is_blind, now
         rate, memory = world.scenario.usd_per_function_s, self.machine.memory
         spent_usd, sizes = world.spent_usd(), world.platform.sizes
         self._check_money()

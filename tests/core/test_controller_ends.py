@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from smlt.core.messages import Left
-from smlt.core.run_events import Finish, KillWorkers, StopWorkers, Wish
-from tests.support.events import FAILURE, Desk, launches
+from smlt.core.run_events import Address, Finish, Kill, KillWorkers, StopWorkers, Wish
+from tests.support.events import FAILURE, Desk, launches, running
 
 
 def test_a_failure_in_the_task_stops_all_and_is_told() -> None:
@@ -106,3 +106,12 @@ def test_a_user_who_cancels_may_wait_as_long_as_it_takes() -> None:
     desk.run()
     assert desk.cancel() == [Wish("cancelled")]
     assert desk.live(1000.0) == []
+
+
+def test_a_run_that_is_stopped_at_once_is_over_when_the_last_rank_is_given_up() -> None:
+    """Nobody tells of the end of functions that are gone since another controller was there."""
+    desk = running(silence_s=5.0)
+    desk.all_beat()
+    desk.cancel()
+    kills = [Kill(Address(1, 0)), StopWorkers(), Kill(Address(1, 1))]
+    assert desk.tick(5.1) == [*kills, Finish("cancelled", "cancelled")]
