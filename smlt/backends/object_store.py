@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from smlt.backends.file_store import FileObjectStore
@@ -22,6 +23,19 @@ __all__ = ["FileObjectStore", "MemoryObjectStore", "ObstoreObjectStore"]
 
 LIST_CHUNK = 1000
 """Objects a request of a listing; what S3, GCS and Azure return at most is 1,000 to 5,000."""
+
+
+RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=8)}
+"""Of one request; who can wait for longer asks again, and says so."""
+
+CONNECT_S, ANSWER_S = 5, 60
+"""Seconds for a connection, and for an answer with all its bytes."""
+
+
+def client_options(endpoint: str | None) -> Any:
+    """Of a provider's store: how long it is waited for, and whether an endpoint of one's own may do without TLS."""
+    times: dict[str, Any] = {"connect_timeout": timedelta(seconds=CONNECT_S), "timeout": timedelta(seconds=ANSWER_S)}
+    return times | ({"allow_http": endpoint.startswith("http://")} if endpoint else {})
 
 
 class ObstoreObjectStore(ObjectStore):

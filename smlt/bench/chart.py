@@ -7,40 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from smlt.bench.report import REFERENCE, Report, Row
-from smlt.core.errors import ConfigError, StorageError
+from smlt.core.errors import ConfigError
+from smlt.report.picture import check_picture, new_figure, save_figure
 
 COLOURS = ("#0072b2", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#d55e00")
 """Of channels; told apart by all eyes (Okabe and Ito, "Color universal design", 2008)."""
 
 PEER_COLOURS = ("#7f7f7f", "#b5b5b5", "#4d4d4d")
-DPI = 150
 
 
 def check_chart(path: Path, peers: Sequence[str]) -> None:
     """See that a picture can be drawn and written; raises `ConfigError`. To be asked before anything is measured."""
-    import importlib.util
-    import os
-
-    if not importlib.util.find_spec("matplotlib"):
-        raise ConfigError("--png needs matplotlib, which is not installed", "pip install 'smlt[report]'")
     if REFERENCE not in peers:
         raise ConfigError("--png shows ratios to gloo, which is not measured", "add gloo to --peers")
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"--png {path}: a picture's name ends in .png", f"like {path.with_suffix('.png')}")
-    folder = path.absolute().parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)) or path.is_dir():
-        raise ConfigError(f"--png {path} cannot be written", "name a file in a folder that is there and is yours")
+    check_picture(path)
 
 
 def draw_chart(report: Report, path: Path) -> None:
     """Write bars from 1, which is gloo, down to what is faster and up to what is slower; a panel a size of vector."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = [row for row in report.rows if row.variant != REFERENCE]
     sizes = sorted({row.megabytes for row in rows})
-    figure = Figure(figsize=(2.0 + 4.5 * len(sizes), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.0 + 4.5 * len(sizes), 4.2)
     panels = figure.subplots(1, len(sizes), squeeze=False, sharey=True)[0]
     for panel, megabytes in zip(panels, sizes, strict=True):
         _draw_panel(panel, [row for row in rows if row.megabytes == megabytes])
@@ -50,10 +37,7 @@ def draw_chart(report: Report, path: Path) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4 * len(sizes)), frameon=False)
     rounds = report.rows[0].rounds
     figure.suptitle(f"gradient synchronisation, median of {rounds} rounds, {report.date[:10]}", fontsize="medium")
-    try:
-        figure.savefig(path, format="png", dpi=DPI)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error}", "is the disk full?") from error
+    save_figure(figure, path)
 
 
 def _draw_panel(panel: Any, rows: Sequence[Row]) -> None:

@@ -261,33 +261,28 @@ def latest_manifest(store: ObjectStore, before: int | None = None) -> str:
     One with a missing or torn part is passed over for the one before. What the parts hold is not read: whoever loads a
     state verifies it, and this may be a laptop with a slow line.
     """
+    return next((key for key, wrong in _newest_first(store, before) if not wrong), "")
+
+
+def damage(store: ObjectStore) -> str:
+    """What is wrong with the newest checkpoint; empty where it looks whole, or there is none at all."""
+    return next((wrong for _, wrong in _newest_first(store)), "")
+
+
+def _newest_first(store: ObjectStore, before: int | None = None) -> Iterator[tuple[str, str]]:
+    """The keys of manifests, and what is wrong with each checkpoint as far as sizes tell; empty for nothing."""
     sizes = {info.key: info.size for info in store.list(layout.CHECKPOINTS)}
     for step in sorted(_manifests(sizes), reverse=True):
         if before is not None and step >= before:
             continue
         key = layout.manifest(step)
         try:
-            manifest = read_manifest(store, key)
-        except (NotFound, ProtocolError):
-            continue
-        if all(sizes.get(part.key) == part.size_bytes for part in manifest.all_parts):
-            return key
-    return ""
-
-
-def damage(store: ObjectStore) -> str:
-    """What is wrong with the newest checkpoint, where none looks whole; empty where there is none at all."""
-    sizes = {info.key: info.size for info in store.list(layout.CHECKPOINTS)}
-    for step in sorted(_manifests(sizes), reverse=True):
-        key = layout.manifest(step)
-        try:
-            manifest = read_manifest(store, key)
+            parts = read_manifest(store, key).all_parts
         except (NotFound, ProtocolError) as error:
-            return f"{key}: {error.message}"
-        for part in manifest.all_parts:
-            if sizes.get(part.key) != part.size_bytes:
-                return f"{part.key} has {sizes.get(part.key, 0)} bytes, and had {part.size_bytes}"
-    return ""
+            yield key, f"{key}: {error.message}"
+            continue
+        torn = next((part for part in parts if sizes.get(part.key) != part.size_bytes), None)
+        yield key, f"{torn.key} has {sizes.get(torn.key, 0)} bytes, and had {torn.size_bytes}" if torn else ""
 
 
 def reopen(store: ObjectStore) -> None:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from smlt.backends.object_store import ObstoreObjectStore
+from smlt.backends.object_store import RETRIES, ObstoreObjectStore, client_options
 from smlt.core.errors import ConfigError
 from smlt.core.storage import StoreSpec
 
 KIND = "s3"
 REGION, ENDPOINT = "region", "endpoint"
 """Options of the spec; without an endpoint it is the region's own."""
-
-RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=8)}
-"""Of one request; who can wait for longer asks again, and says so."""
-
-CONNECT_S, ANSWER_S = 5, 60
-"""Seconds for a connection, and for an answer with all its bytes."""
 
 
 def spec_of(bucket: str, prefix: str, region: str, endpoint: str | None) -> StoreSpec:
@@ -43,17 +36,15 @@ class S3ObjectStore(ObstoreObjectStore):
         endpoint = spec.options.get(ENDPOINT)
         if parts.scheme != "s3" or not parts.netloc:
             raise ConfigError(f"{spec.url!r} is no place in S3", "write it like s3://bucket/prefix")
-        client: Any = {"connect_timeout": timedelta(seconds=CONNECT_S), "timeout": timedelta(seconds=ANSWER_S)}
         where: dict[str, Any] = {"region": spec.options[REGION]}
         if endpoint:
             where |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
-            client["allow_http"] = endpoint.startswith("http://")
         super().__init__(
             S3Store(
                 parts.netloc,
                 prefix=parts.path.strip("/") or None,
                 retry_config=RETRIES,
-                client_options=client,
+                client_options=client_options(endpoint),
                 credential_provider=_provider(os.environ),
                 **where,
             ),

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from smlt.backends.object_store import ObstoreObjectStore
+from smlt.backends.object_store import RETRIES, ObstoreObjectStore, client_options
 from smlt.core.errors import ConfigError
 from smlt.core.storage import StoreSpec
 
 KIND = "azure"
 ACCOUNT, ENDPOINT = "account", "endpoint"
 """Options of the spec; without an endpoint it is the account's own."""
-
-RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=8)}
-"""Of one request; who can wait for longer asks again, and says so."""
-
-CONNECT_S, ANSWER_S = 5, 60
-"""Seconds for a connection, and for an answer with all its bytes."""
 
 
 def spec_of(account: str, container: str, prefix: str, endpoint: str | None) -> StoreSpec:
@@ -41,17 +34,15 @@ class BlobObjectStore(ObstoreObjectStore):
         endpoint = spec.options.get(ENDPOINT)
         if parts.scheme != "az" or not parts.netloc:
             raise ConfigError(f"{spec.url!r} is no place in Blob Storage", "write it like az://container/prefix")
-        client: Any = {"connect_timeout": timedelta(seconds=CONNECT_S), "timeout": timedelta(seconds=ANSWER_S)}
         where: dict[str, Any] = {"account_name": spec.options[ACCOUNT]}
         if endpoint:
             where |= {"endpoint": endpoint}
-            client["allow_http"] = endpoint.startswith("http://")
         made = AzureStore(
             parts.netloc,
             prefix=parts.path.strip("/") or None,
             config=where,  # type: ignore[arg-type]
             retry_config=RETRIES,
-            client_options=client,
+            client_options=client_options(endpoint),
         )
         super().__init__(made, spec.url)
 
